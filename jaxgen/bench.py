@@ -1,0 +1,146 @@
+"""Where the time of a run goes: the compiled step, the data, the loop, the saves."""
+
+from collections.abc import Callable, Mapping
+import itertools
+import json
+from pathlib import Path
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import data, parallel, run, train
+from jaxgen.checkpoint import Checkpoints
+
+
+def dry_run(built: Mapping[str, Any], backend: parallel.Backend) -> str:
+  """Compiles one step and runs it on synthetic data; says what it needs."""
+  method, spec = built["method"], run.batch_spec(built["train_data"])
+  state = backend.init(method.init, jax.random.key(0), spec)
+  batches = backend.put_batches([next(data.synthetic(spec)(0))])
+  step, seconds, cost = compile_step(method, backend, state, batches)
+  tick = time.perf_counter()
+  state, metrics = step(state, batches, jax.random.key(0))
+  values = train.finite_metrics([(1, metrics)])
+  lines = [
+    f"compiled in {seconds:.1f} s; {time.perf_counter() - tick:.3f} s for a step"
+  ]
+  lines += [f"{name}: {value}" for name, value in cost.items()]
+  lines += [f"{name}: {value:.4g}" for name, value in values.items()]
+  return "\n".join(lines)
+
+
+def compile_step(
+  method: Any, backend: parallel.Backend, state: Any, batches: Any
+) -> tuple[Callable, float, dict[str, str]]:
+  """(compiled train step, seconds it took, FLOPs and bytes as the compiler says)."""
+  tick = time.perf_counter()
+  lowered = backend.compile_train(method.train_step).lower(
+    state, batches, jax.random.key(0)
+  )
+  step = lowered.compile()
+  seconds = time.perf_counter() - tick
+  cost, memory = step.cost_analysis() or {}, step.memory_analysis()
+  found = {"FLOPs per step and device": f"{cost.get('flops', float('nan')):.4g}"}
+  if memory:
+    needs = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    needs += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    found["peak memory per device"] = f"{needs / 2**20:.1f} MiB"
+  return step, seconds, found
+
+
+def bench(
+  built: Mapping[str, Any], backend: parallel.Backend, num_steps: int, seed: int = 0
+) -> str:
+  """Measures, in one run, the bare step, the step with data, and the loop of `fit`.
+
+  The three are interleaved in rounds and the median round counts, since machines
+  are noisy.
+  """
+  method, source = built["method"], built["train_data"]
+  train.check_data(source, backend)
+  spec, key = run.batch_spec(source), jax.random.key(seed)
+  state = backend.init(method.init, key, spec)
+  batches = train.local_rows(source)(0)
+  placed = backend.put_batches([next(batches)])
+  step, compile_seconds, cost = compile_step(method, backend, state, placed)
+
+  def bare() -> float:
+    nonlocal state
+    tick = time.perf_counter()
+    for _ in range(num_steps):
+      state, metrics = step(state, placed, key)
+    jax.block_until_ready((state, metrics))
+    return (time.perf_counter() - tick) / num_steps
+
+  waited = []
+
+  def with_data() -> float:
+    nonlocal state
+    tick, wait = time.perf_counter(), 0.0
+    for _ in range(num_steps):
+      before = time.perf_counter()
+      batch = next(batches)
+      wait += time.perf_counter() - before
+      state, metrics = step(state, backend.put_batches([batch]), key)
+    jax.block_until_ready((state, metrics))
+    total = time.perf_counter() - tick
+    waited.append(wait / total)
+    return total / num_steps
+
+  def loop() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+      log = max(1, num_steps // 2)
+      train.fit(
+        method,
+        source,
+        workdir=folder,
+        num_steps=num_steps + log,
+        seed=seed,
+        every=train.Every(log=log, save=0),
+        backend=backend,
+        num_samples=0,
+      )
+      lines = Path(folder, "timing.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["steps_per_sec"] for line in lines[1:]]  # No compiling.
+    return float(np.mean([1.0 / rate for rate in rates]))
+
+  bare(), with_data()  # Warm up.
+  rounds = [(bare(), with_data(), loop()) for _ in range(5)]
+  step_s, data_s, loop_s = np.median(rounds, axis=0)
+  overhead = float(np.median([c / b - 1 for _, b, c in rounds]))
+  images = len(next(iter(spec.values())))
+  save = save_times(backend.get_state(state))
+  lines = [f"{num_steps} steps a round, median of {len(rounds)} rounds"]
+  for name, seconds in (("step", step_s), ("step + data", data_s), ("fit", loop_s)):
+    rate, per_sec = 1 / seconds, images / seconds
+    lines.append(
+      f"{name:12} {1e3 * seconds:9.3f} ms {rate:10.2f} steps/s {per_sec:12.1f} images/s"
+    )
+  lines.append(f"waited for data: {100 * float(np.median(waited)):.2f} % of the time")
+  lines.append(f"overhead of the loop: {100 * overhead:.2f} %")
+  lines.append(f"compile time: {compile_seconds:.2f} s")
+  lines += [f"{name}: {value}" for name, value in cost.items()]
+  lines.append(
+    f"save: {1e3 * save[1]:.0f} ms, of which the loop waits {1e3 * save[0]:.0f} ms "
+    f"({100 * save[0] / save[1]:.1f} %)"
+  )
+  return "\n".join(lines)
+
+
+def save_times(state: Any, repeats: int = 3) -> tuple[float, float]:
+  """Median seconds (that `save` blocks, until a checkpoint is on disk)."""
+  times = []
+  with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as saves:
+    for step in itertools.count(1):
+      tick = time.perf_counter()
+      saves.save(step, state)
+      blocked = time.perf_counter() - tick
+      saves.wait()
+      times.append((blocked, time.perf_counter() - tick))
+      if step > repeats:  # The first warms up.
+        break
+  blocked, total = np.median(times[1:], axis=0)
+  return float(blocked), float(total)

@@ -1,0 +1,277 @@
+"""The command line. Imports nothing heavy before a command needs it."""
+
+import argparse
+from collections.abc import Callable, Sequence
+import contextlib
+import difflib
+import logging
+import os
+from pathlib import Path
+import shlex
+import sys
+import traceback
+from typing import Any
+import warnings
+
+PACKAGE = Path(__file__).resolve().parent
+TEMPLATE = PACKAGE / "template.py"
+
+
+def experiments_dir() -> Path:
+  """The experiments of a checkout, or those installed inside the package."""
+  checkout = PACKAGE.parent / "experiments"
+  return checkout if checkout.is_dir() else PACKAGE / "experiments"
+
+
+def find_experiment(name: str) -> Path:
+  """The file of "family/method_dataset" or of a path."""
+  known = {
+    str(p.relative_to(experiments_dir()).with_suffix("")): p
+    for p in sorted(experiments_dir().glob("*/*.py"))
+  }
+  path = known.get(name.removesuffix(".py"), Path(name))
+  if path.is_file():
+    return path
+  near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  hint = f"; did you mean {near[0]}?" if near else ""
+  raise FileNotFoundError(f"no experiment or file {name!r}{hint} See `jaxgen list`.")
+
+
+def parser() -> argparse.ArgumentParser:
+  """Every command with its flags."""
+  root = argparse.ArgumentParser("jaxgen", description="Generative models in JAX.")
+  commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+  def add(name: str, text: str, *positional: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    for argument in positional:
+      command.add_argument(argument)
+    return command
+
+  def add_device_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backend", choices=("jit", "pmap"), default="jit")
+    command.add_argument("--fsdp", type=int, default=1, help="devices per state")
+    command.add_argument(
+        "--distributed", metavar="ADDRESS,INDEX,COUNT",
+        help="join other processes; 'auto' where the cluster tells",
+    )  # fmt: skip
+    command.add_argument("--config.KEY", metavar="VALUE", help="override an entry")
+
+  train = add("train", "Train an experiment, or resume it.", "experiment")
+  train.add_argument("--workdir", required=True)
+  train.add_argument("--seed", type=int, default=0)
+  train.add_argument("--steps_per_call", type=int, default=1)
+  train.add_argument("--dry_run", action="store_true", help="compile, one step, exit")
+  add_device_flags(train)
+
+  sample = add("sample", "Draw from a run, or apply a tool to it.", "workdir")
+  sample.add_argument("--num", type=int, default=64)
+  sample.add_argument("--label", type=int, help="class of conditional methods")
+  sample.add_argument("--seed", type=int, default=0)
+  sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
+  sample.add_argument("--step", type=int, help="checkpoint; default the newest")
+  sample.add_argument("--out", required=True, help="name in .png, .gif or .npz")
+
+  evaluate = add("evaluate", "Evaluate a run on its evaluation set.", "workdir")
+  evaluate.add_argument("--seed", type=int, default=0)
+  evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
+
+  describe = add("describe", "Count parameters, FLOPs, bytes.", "experiment")
+  describe.add_argument("--json", action="store_true")
+  add_device_flags(describe)
+
+  bench = add("bench", "Measure speed: step, data, loop, saves.", "experiment")
+  bench.add_argument("--steps", type=int, default=200)
+  bench.add_argument("--seed", type=int, default=0)
+  add_device_flags(bench)
+
+  add("list", "List methods and experiments with their numbers.")
+  add("new", "Write a method file that already trains.", "name")
+  return root
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs one command; deliberate errors end in one line, bugs in a traceback."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  args, rest = parser().parse_known_args(argv)
+  overrides = {}
+  for item in rest:
+    key, equals, value = item.partition("=")
+    if not key.startswith("--config.") or not equals or not hasattr(args, "fsdp"):
+      parser().error(f"unknown argument {item!r}; entries are --config.KEY=VALUE")
+    overrides[key.removeprefix("--config.")] = value
+  args.overrides, args.argv = overrides, argv
+  logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS say much.
+  warnings.formatwarning = lambda text, *_: f"jaxgen: warning: {text}\n"
+  try:
+    COMMANDS[args.command](args)
+  except Exception as error:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    deliberate = (last.line or "").startswith("raise")
+    if not deliberate or PACKAGE not in Path(last.filename).resolve().parents:
+      raise
+    text = error.args[0] if isinstance(error, KeyError) else error
+    sys.exit(f"jaxgen: error: {text}")
+
+
+def run(file: str) -> None:
+  """Makes an experiment file runnable: `python FILE --workdir=...` trains it."""
+  main(["train", file, *sys.argv[1:]])
+
+
+def _start_jax(args: argparse.Namespace) -> Any:
+  """Configures JAX; returns the backend that the flags ask for."""
+  import jax
+
+  from jaxgen import parallel
+
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "jaxgen" / "xla"))
+  distributed = getattr(args, "distributed", None)
+  if distributed == "auto":
+    jax.distributed.initialize()
+  elif distributed:
+    address, index, count = distributed.split(",")
+    jax.distributed.initialize(address, int(count), int(index))
+  if getattr(args, "backend", "jit") == "pmap":
+    if args.fsdp > 1:
+      raise ValueError(f"--fsdp={args.fsdp} needs --backend=jit")
+    return parallel.pmap_backend()
+  return parallel.jit_backend(fsdp=getattr(args, "fsdp", 1))
+
+
+def _build(args: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
+  from jaxgen.config import override
+  from jaxgen.run import load_experiment
+
+  path = find_experiment(args.experiment)
+  module = load_experiment(path)
+  config = module.get_config()
+  override(config, args.overrides)
+  return path, config, module.build(config)
+
+
+def _train(args: argparse.Namespace) -> None:
+  backend = _start_jax(args)
+  path, config, built = _build(args)
+  if args.dry_run:
+    from jaxgen.bench import dry_run
+
+    print(dry_run(built, backend))
+    return
+  from jaxgen.run import record
+  from jaxgen.train import fit, report
+
+  workdir = Path(args.workdir)
+  start = lambda: record(workdir, path, config, args.seed)
+  built = {"steps_per_call": args.steps_per_call, **built}
+  state = fit(**built, workdir=workdir, seed=args.seed, backend=backend, on_start=start)
+  pictures = sorted((workdir / "samples").glob("step_*.png"))
+  total = built["num_steps"] + sum(p.num_steps for p in built.get("then", ()))
+  if int(state.step) < total:
+    command = shlex.join(["jaxgen", *args.argv])
+    report(f"stopped at step {int(state.step)}; resume with: {command}")
+  else:
+    report(f"trained {total} steps; checkpoints and logs: {workdir}")
+  if pictures:
+    report(f"samples: {pictures[-1]}")
+
+
+def _sample(args: argparse.Namespace) -> None:
+  backend = _start_jax(args)
+  import jax
+  import numpy as np
+
+  from jaxgen import run, train, viz
+  from jaxgen.method import averaged
+
+  loaded = run.load(args.workdir, args.step)
+  modes = {"sample": loaded.method.sample, **loaded.method.tools}
+  if not modes.get(args.mode):
+    have = sorted(name for name, fn in modes.items() if fn)
+    raise ValueError(f"{args.workdir} has no --mode={args.mode}, only {have}")
+  spec = run.batch_spec(loaded.phase.train_data)
+  if args.label is not None and "label" not in spec:
+    raise ValueError(f"--label={args.label}: the batches have no label, {sorted(spec)}")
+  known = {"image"} if args.label is None else {"image", "label"}
+  if args.mode == "sample" and set(spec) <= known:
+    batch = {k: np.zeros((args.num, *x.shape[1:]), x.dtype) for k, x in spec.items()}
+  else:  # What is drawn for, or changed by a tool, are examples of the data.
+    batch = train.conditioning(loaded.phase.train_data, args.num)
+  if args.label is not None:
+    batch["label"] = np.full_like(batch["label"], args.label)
+  fn = backend.compile_eval(modes[args.mode])
+  state = backend.put_state(averaged(loaded.state))
+  outputs = train.draw(fn, state, batch, jax.random.key(args.seed), backend)
+  viz.save(args.out, outputs)
+  print(f"{args.mode} of step {int(loaded.state.step)}: {args.out}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+  backend = _start_jax(args)
+  import jax
+
+  from jaxgen import run, train
+  from jaxgen.method import averaged
+
+  loaded = run.load(args.workdir, args.step)
+  data = loaded.built.get("eval_data")
+  if not loaded.method.eval_step or data is None:
+    raise ValueError(f"{args.workdir}: its method or experiment has no evaluation")
+  values = train.evaluate(
+    backend.compile_eval(train.with_mask(loaded.method.eval_step)),
+    backend.put_state(averaged(loaded.state)),
+    train.local_epoch(data),
+    jax.random.key(args.seed),
+    backend,
+  )
+  print(f"step {int(loaded.state.step)}")
+  for name, value in values.items():
+    print(f"{name}: {value:.6g}")
+
+
+def _describe(args: argparse.Namespace) -> None:
+  with contextlib.redirect_stdout(sys.stderr):  # --json must be all there is.
+    _start_jax(args)
+    from jaxgen import describe
+
+    info = describe.describe(_build(args)[2], args.fsdp)
+  print(describe.to_json(info) if args.json else describe.table(info))
+
+
+def _bench(args: argparse.Namespace) -> None:
+  backend = _start_jax(args)
+  from jaxgen.bench import bench
+
+  print(bench(_build(args)[2], backend, args.steps, args.seed))
+
+
+def _list(_: argparse.Namespace) -> None:
+  from jaxgen.describe import list_all
+
+  print(list_all(experiments_dir(), PACKAGE))
+
+
+def _new(args: argparse.Namespace) -> None:
+  path = Path(args.name).with_suffix(".py")
+  if not path.stem.isidentifier():
+    raise ValueError(f"{path.stem!r} is no Python name")
+  if path.exists():
+    raise FileExistsError(f"{path} exists; choose another name")
+  path.write_text(TEMPLATE.read_text().replace("denoiser", path.stem))
+  print(f"wrote {path}; train it with: python {path} --workdir=runs/{path.stem}")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+  "train": _train,
+  "sample": _sample,
+  "evaluate": _evaluate,
+  "describe": _describe,
+  "bench": _bench,
+  "list": _list,
+  "new": _new,
+}
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,299 @@
+"""Source: batches as a pure function of (seed, step), from memory or from disk."""
+
+import abc
+from collections.abc import Callable, Iterable, Iterator
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+MEMORY_LIMIT = 2 * 2**30  # bytes, decoded: sets up to here are kept in memory
+_ENDLESS = 2**40  # more steps than any run has
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+  """A read-only array of zeros that occupies one element of memory."""
+  return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def num_threads() -> int:
+  """Threads to decode with; more than 8 only fight for the interpreter lock."""
+  return min(8, os.cpu_count() or 1)
+
+
+def parallel(function: Callable, items: Iterable, total: int, title: str) -> list:
+  """[function(x) for x in items] in threads, with a progress bar if it takes long.
+
+  Args:
+    function: Called with one item; the first exception ends everything.
+    items: Work, each item counting for `total / len(items)` of the bar.
+    total: Number of images, for the bar.
+    title: For the bar.
+
+  Returns:
+    The results, in order.
+  """
+  from tqdm import tqdm
+
+  items = list(items)
+  tty = sys.stderr.isatty()
+  bar = tqdm(
+    total=total,
+    desc=title,
+    unit="image",
+    unit_scale=True,
+    delay=0.5 if tty else 2,
+    mininterval=0.1 if tty else 10,
+  )
+  results = []
+  with bar, concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
+    for i, result in enumerate(pool.map(function, items)):
+      results.append(result)
+      bar.update(total * (i + 1) // len(items) - total * i // len(items))
+  return results
+
+
+class Examples(abc.ABC):
+  """A finite, ordered set of examples with random access: what a Source reads.
+
+  Attributes:
+    name: For messages.
+    spec: One example: zero-memory arrays by name, "image" uint8 [H, W, C] (or
+      float32 in [-1, 1]) among them.
+  """
+
+  name: str
+
+  @property
+  @abc.abstractmethod
+  def spec(self) -> Batch: ...
+
+  @abc.abstractmethod
+  def open(self) -> None:
+    """Finds the data, or raises; a second call does nothing."""
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """Number of examples; valid after `open`."""
+
+  @abc.abstractmethod
+  def read(self, indices: np.ndarray) -> Batch:
+    """The examples at `indices` (int [n]), decoded into new arrays [n, ...]."""
+
+  def verify(self) -> None:
+    """Raises what can be found without decoding, for sets that are not loaded."""
+
+  def load(self) -> Batch:
+    """All examples, decoded once, in threads: arrays [N, ...]."""
+    count = len(self)
+    rows = {k: np.empty((count, *a.shape), a.dtype) for k, a in self.spec.items()}
+
+    def fill(start: int) -> None:
+      stop = min(start + 256, count)
+      for key, values in self.read(np.arange(start, stop)).items():
+        rows[key][start:stop] = values
+
+    parallel(fill, range(0, count, 256), count, f"reading {self.name}")
+    return rows
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """The permutation of one epoch (int [count]) and its flips (bool [count])."""
+  rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+  return rng.permutation(count), rng.integers(0, 2, count, dtype=bool)
+
+
+def shard_rows(batch_size: int, index: int, count: int) -> tuple[int, int]:
+  """First and last-plus-one row of shard `index` of `count` of a global batch."""
+  if not 0 <= index < count:
+    raise ValueError(f"shard index {index} is not in 0..{count - 1} (count={count})")
+  if batch_size % count:
+    raise ValueError(
+      f"batch_size={batch_size} cannot be divided among {count} processes: "
+      f"expected a multiple of {count}"
+    )
+  return index * batch_size // count, (index + 1) * batch_size // count
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+  """Batches of a set of examples, each batch a pure function of (seed, step).
+
+  Global position p (row p % batch_size of batch p // batch_size) holds example
+  `permutation[p % N]` of epoch p // N; the permutation of epoch e is a function
+  of (seed, e). Batches straddle epochs: nothing is dropped. The same numpy
+  version gives the same order on every machine, in memory or not, and with any
+  number of processes, threads and workers.
+
+  Attributes:
+    examples: What to read.
+    batch_size: Rows of the global batch.
+    seed: Non-negative; of order and flips.
+    flip: Mirror the width of "image", and of every entry of the same height and
+      width, with probability 1/2: a function of (seed, p). Training only.
+    in_memory: True: decode once and gather by index. False: read and decode in
+      the background with Grain. None: True if the decoded set takes at most
+      MEMORY_LIMIT (2 GiB).
+    num_workers: Grain's worker processes when not in memory; 0: threads only.
+    shard_index: Which equal part of every global batch to yield; see `shard`.
+    shard_count: Number of such parts.
+  """
+
+  examples: Examples
+  batch_size: int
+  seed: int = 0
+  flip: bool = False
+  in_memory: bool | None = None
+  num_workers: int = 0
+  shard_index: int = 0
+  shard_count: int = 1
+  _cache: dict = dataclasses.field(default_factory=dict, repr=False)
+
+  def __post_init__(self) -> None:
+    for name, least in (("batch_size", 1), ("seed", 0), ("num_workers", 0)):
+      value = getattr(self, name)
+      if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r}: expected an integer >= {least}")
+    shard_rows(self.batch_size, self.shard_index, self.shard_count)
+
+  def __getstate__(self) -> dict:
+    kept = {} if "rows" in self._cache else self._cache
+    return {**self.__dict__, "_cache": kept}  # loaded data are loaded again
+
+  @property
+  def spec(self) -> Batch:
+    """Zero-memory arrays with the shapes and dtypes of a *global* batch.
+
+    From the arguments alone where they say it all; else from file headers.
+    """
+    spec = self.examples.spec
+    return {k: zeros((self.batch_size, *a.shape), a.dtype) for k, a in spec.items()}
+
+  def shard(self, index: int, count: int) -> "Source":
+    """The source of rows [index * B / count, (index + 1) * B / count) of each batch.
+
+    It replaces an earlier shard; what is loaded is shared.
+
+    Raises:
+      ValueError: If batch_size is no multiple of count.
+    """
+    return dataclasses.replace(self, shard_index=index, shard_count=count)
+
+  def check(self, *, training: bool = True) -> None:
+    """Loads the data (in memory) or opens it (large), raising what is wrong.
+
+    Args:
+      training: Also refuse fewer examples than a batch, which `epoch` would pad.
+
+    Raises:
+      ValueError: The data disagree with the arguments; files are named.
+      FileNotFoundError: The data are not there.
+    """
+    if "count" not in self._cache:
+      self.examples.open()
+      count = len(self.examples)
+      in_memory = self.in_memory
+      if in_memory is None:
+        size = count * sum(a.nbytes for a in self.examples.spec.values())
+        in_memory = size <= MEMORY_LIMIT
+      if in_memory:
+        self._cache["rows"] = self.examples.load()
+      else:
+        self.examples.verify()
+      self._cache["count"] = count
+    if training and self._cache["count"] < self.batch_size:
+      raise ValueError(
+        f"{self.examples.name} has {self._cache['count']} examples: expected at "
+        f"least batch_size={self.batch_size}"
+      )
+
+  def __call__(self, first_step: int = 0) -> Iterator[Batch]:
+    """This process's rows of batches first_step, first_step + 1, ..., endlessly."""
+    if first_step < 0:
+      raise ValueError(f"first_step={first_step}: expected >= 0")
+    self.check()
+    return self._run(self._training_batch, first_step, _ENDLESS)
+
+  def epoch(self) -> Iterator[Batch]:
+    """One pass in order, unflipped; every process yields ceil(N / B) batches.
+
+    Each batch has "mask", float32 [rows]: 1 real, 0 padding (copies of example 0
+    that fill up the last batch).
+    """
+    self.check(training=False)
+    return self._run(self._epoch_batch, 0, -(-self._cache["count"] // self.batch_size))
+
+  def _run(self, make_batch: Callable, start: int, stop: int) -> Iterator[Batch]:
+    if "rows" in self._cache:
+      return map(make_batch, range(start, stop))
+    return self._prefetch(make_batch, start, stop)
+
+  def _prefetch(self, make_batch: Callable, start: int, stop: int) -> Iterator[Batch]:
+    """Batches made by Grain's threads or workers ahead of their use."""
+    import grain
+
+    # Each thread makes a whole batch, so the buffer counts batches.
+    threads = max(1, num_threads() // max(1, self.num_workers))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    dataset = grain.MapDataset.range(start, stop).map(make_batch)
+    dataset = dataset.to_iter_dataset(options)
+    if self.num_workers:
+      from absl import flags
+
+      if not flags.FLAGS.is_parsed():  # Grain reads flags when it starts workers
+        flags.FLAGS.mark_as_parsed()
+      dataset = dataset.mp_prefetch(
+        grain.MultiprocessingOptions(
+          num_workers=self.num_workers, per_worker_buffer_size=2
+        )
+      )
+    iterator = iter(dataset)
+    try:
+      for batch in iterator:
+        # Workers hand over shared memory, which goes away with the iterator.
+        yield {k: np.array(v) for k, v in batch.items()} if self.num_workers else batch
+    finally:
+      iterator.close()
+
+  def _read(self, indices: np.ndarray) -> Batch:
+    if "rows" not in self._cache:
+      return self.examples.read(indices)
+    rows = self._cache["rows"]
+    return {key: np.take(values, indices, axis=0) for key, values in rows.items()}
+
+  def _positions(self, step: int) -> tuple[int, int]:
+    """This process's range of global positions in batch `step`."""
+    low, high = shard_rows(self.batch_size, self.shard_index, self.shard_count)
+    return step * self.batch_size + low, step * self.batch_size + high
+
+  def _training_batch(self, step: int) -> Batch:
+    position, stop = self._positions(step)
+    count = self._cache["count"]
+    parts = []
+    while position < stop:
+      epoch, first = divmod(position, count)
+      last = min(first + stop - position, count)
+      parts.append([a[first:last] for a in _order(self.seed, epoch, count)])
+      position += last - first
+    indices, flips = (np.concatenate(part) for part in zip(*parts, strict=True))
+    batch = self._read(indices)
+    if self.flip:
+      flipped = np.flatnonzero(flips)
+      size = batch["image"].shape[1:3]
+      for values in batch.values():
+        if values.ndim >= 3 and values.shape[1:3] == size:
+          values[flipped] = values[flipped, :, ::-1]
+    return batch
+
+  def _epoch_batch(self, step: int) -> Batch:
+    indices = np.arange(*self._positions(step))
+    real = indices < self._cache["count"]
+    batch = self._read(np.where(real, indices, 0))
+    return {**batch, "mask": real.astype(np.float32)}

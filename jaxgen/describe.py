@@ -1,0 +1,123 @@
+"""What an experiment is, without running it: sizes, costs, the list of all."""
+
+import ast
+from collections.abc import Mapping
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import parallel, run
+from jaxgen.method import PyTree
+
+FIELDS = ("Paper", "Dataset", "Published", "Ours")
+
+
+def parameters(tree: PyTree) -> int:
+  """Number of scalars in a tree of arrays or abstract arrays."""
+  return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def nbytes(tree: PyTree, fsdp: int = 1) -> int:
+  """Bytes of a state on one of `fsdp` devices."""
+
+  def size(x: Any) -> int:
+    total = int(np.prod(x.shape)) * x.dtype.itemsize
+    return total // (fsdp if any(parallel.state_spec(x.shape, fsdp)) else 1)
+
+  return sum(map(size, jax.tree.leaves(tree)))
+
+
+def describe(built: Mapping[str, Any], fsdp: int = 1) -> dict[str, Any]:
+  """Sizes of an experiment's first method and batch, by `jax.eval_shape`.
+
+  Args:
+    built: What `build(config)` returned.
+    fsdp: Devices that share a state.
+
+  Returns:
+    {"networks": {name: {"parameters": int, "shapes": {path: shape}}}, "batch":
+    {name: shape}, "flops_per_step": float or None (an estimate of the lowered
+    program, before optimisation, for the global batch), "memory": bytes per
+    device of parameters, optimiser, averages, stats and batch, without activations}.
+  """
+  method, spec = built["method"], run.batch_spec(built["train_data"])
+  state = parallel.abstract_state(method.init, spec)
+  networks = {}
+  for name, params in state.params.items():
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    shapes = {
+      "/".join(str(k.key) for k in path): f"{x.dtype.name}{list(x.shape)}"
+      for path, x in paths
+    }
+    networks[name] = {"parameters": parameters(params), "shapes": shapes}
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  abstract = jax.eval_shape(parallel.as_float, spec)
+  cost = jax.jit(method.train_step).lower(state, abstract, key).cost_analysis()
+  memory = {
+    "parameters": nbytes(state.params, fsdp),
+    "optimiser": nbytes(state.opt, fsdp),
+    "averages": nbytes(state.ema, fsdp),
+    "stats": nbytes(state.stats, fsdp),
+    "batch": nbytes(abstract) // jax.device_count(),
+  }
+  return {
+    "networks": networks,
+    "batch": {k: f"{x.dtype.name}{list(x.shape)}" for k, x in abstract.items()},
+    "flops_per_step": (cost or {}).get("flops"),
+    "memory": memory,
+  }
+
+
+def table(info: Mapping[str, Any]) -> str:
+  """`describe`'s result for a reader."""
+  lines = []
+  for name, net in info["networks"].items():
+    width = max(map(len, net["shapes"]))
+    lines += [f"{name}", *(f"  {p:{width}}  {s}" for p, s in net["shapes"].items())]
+  lines += [
+    f"{n}: {net['parameters']:,} parameters" for n, net in info["networks"].items()
+  ]
+  lines += [f"batch/{name}: {shape}" for name, shape in info["batch"].items()]
+  if info["flops_per_step"]:
+    lines.append(
+      f"FLOPs per train step, before optimisation: {info['flops_per_step']:.4g}"
+    )
+  for name, size in info["memory"].items():
+    lines.append(f"{name}: {size / 2**20:,.1f} MiB per device")
+  lines.append("activations: see --dry_run, which compiles")
+  return "\n".join(lines)
+
+
+def notebook(path: Path) -> dict[str, str]:
+  """The "Paper:", "Dataset:", "Published:" and "Ours:" entries of a docstring."""
+  doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+  entries = {}
+  for field in FIELDS:
+    found = re.search(rf"^{field}:(.*(?:\n[ \t]+\S.*)*)", doc, re.MULTILINE)
+    entries[field] = " ".join(found[1].split()) if found else "not said"
+  return entries
+
+
+def list_all(experiments: Path, package: Path) -> str:
+  """Every method file and every experiment, read without importing any."""
+  lines = ["methods:"]
+  for path in sorted(package.glob("*/*.py")):
+    tree = ast.parse(path.read_text())
+    names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    if path.stem in names:  # Factories carry the file's name.
+      title = (ast.get_docstring(tree) or "").splitlines()[0]
+      lines.append(f"  {path.parent.name}/{path.stem}: {title}")
+  lines.append("experiments:")
+  for path in sorted(experiments.glob("*/*.py")):
+    lines.append(f"  {path.parent.name}/{path.stem}")
+    lines += [f"    {k}: {v}" for k, v in notebook(path).items()]
+  return "\n".join(lines)
+
+
+def to_json(info: Mapping[str, Any]) -> str:
+  """`describe`'s result for programs."""
+  return json.dumps(info, indent=2)

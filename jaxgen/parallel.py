@@ -1,0 +1,243 @@
+"""Devices live here: the same train step under jit over a mesh, or under pmap.
+
+A `Backend` places states and batches and compiles functions of
+(state, batch, key). Methods never see it: they call `pmean` only through
+`method.apply_gradients`, and write mathematics for one batch.
+
+Under jit every array is global: a batch is split over all devices, a state is
+replicated or, with `fsdp > 1`, sharded by `state_spec`. Noise, data and results
+do not depend on the number of devices. Under pmap each device has its own
+replica, key and batch-norm statistics; averages make the replicas equal again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+AXIS = "data"
+FSDP_AXIS = "fsdp"
+MIN_SHARDED_SIZE = 1024  # Smaller tensors are replicated: a gather costs more.
+PyTree = Any
+
+
+def pmean(tree: PyTree) -> PyTree:
+  """Mean over devices inside a mapped axis; the identity under plain jit."""
+  try:
+    return jax.lax.pmean(tree, AXIS)
+  except NameError:  # AXIS is unbound: arrays are global, there is nothing to do.
+    return tree
+
+
+def as_float(batch: PyTree) -> PyTree:
+  """uint8 leaves (images as read) -> f32 in [-1, 1]; others pass unchanged.
+
+  Runs inside the compiled step, so that a quarter of the bytes are transferred.
+  """
+  convert = lambda x: x / jnp.float32(127.5) - 1 if x.dtype == jnp.uint8 else x
+  return jax.tree.map(convert, batch)
+
+
+def state_spec(shape: tuple[int, ...], fsdp: int) -> P:
+  """How an array of a state is laid out over `fsdp` devices.
+
+  The largest axis that `fsdp` divides is split; arrays with no such axis or
+  fewer than `MIN_SHARDED_SIZE` elements are replicated.
+  """
+  axes = [i for i, length in enumerate(shape) if length % fsdp == 0]
+  if fsdp == 1 or not axes or np.prod(shape) < MIN_SHARDED_SIZE:
+    return P()
+  split = max(axes, key=lambda i: shape[i])
+  return P(*(FSDP_AXIS if i == split else None for i in range(len(shape))))
+
+
+class Backend(NamedTuple):
+  """How functions of (state, batch, key) are compiled, and where arrays live.
+
+  Attributes:
+    num_devices: Devices that share a global batch.
+    init: (method.init, key, spec) -> state on the devices. `spec` is a host
+      batch of which only shapes and dtypes are read.
+    template: (method.init, spec) -> the state as it is saved, as
+      `jax.ShapeDtypeStruct`s with shardings; computes nothing.
+    put_state: A state as it is saved -> the form that compiled steps take.
+    get_state: The inverse of `put_state`.
+    put_batch: Host batch of this process, numpy [B, ...] -> what `compile_eval`d
+      functions take.
+    put_batches: A list of k host batches -> what `compile_train`d steps take.
+    compile_train: method.train_step -> (state, batches, key) -> (state, metrics
+      f32 [k]), jitted. Gives each step its own key, averages metrics (and stats
+      under pmap), advances `state.step`, and donates the old state.
+    compile_eval: eval_step, sample or a tool -> compiled; results [B, ...].
+  """
+
+  num_devices: int
+  init: Callable[[Callable, jax.Array, PyTree], PyTree]
+  template: Callable[[Callable, PyTree], PyTree]
+  put_state: Callable[[PyTree], PyTree]
+  get_state: Callable[[PyTree], PyTree]
+  put_batch: Callable[[PyTree], PyTree]
+  put_batches: Callable[[Sequence[PyTree]], PyTree]
+  compile_train: Callable[[Callable], Callable]
+  compile_eval: Callable[[Callable], Callable]
+
+
+def zeros(spec: PyTree) -> PyTree:
+  """A batch of zeros as a method sees it, for `init` inside a traced function."""
+  return as_float(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), spec))
+
+
+def abstract_state(init: Callable, spec: PyTree) -> PyTree:
+  """Shapes and dtypes of `init`'s state, at any size, without computing it."""
+  return jax.eval_shape(lambda key: init(key, zeros(spec)), jax.random.key(0))
+
+
+def _stack(batches: Sequence[PyTree]) -> PyTree:
+  if len(batches) == 1:  # A view: no copy in the common case.
+    return jax.tree.map(lambda x: np.asarray(x)[None], batches[0])
+  return jax.tree.map(lambda *xs: np.stack(xs), *batches)
+
+
+def _scan_steps(one_step: Callable) -> Callable:
+  """(state, batch, key) -> ... becomes the same over batches with a leading axis."""
+
+  def steps(state, batches, key):  # noqa: ANN001, ANN202
+    return jax.lax.scan(lambda s, b: one_step(s, as_float(b), key), state, batches)
+
+  return steps
+
+
+def jit_backend(
+  devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1
+) -> Backend:
+  """Global arrays over a mesh (data, fsdp), across any number of processes.
+
+  Args:
+    devices: Default all devices of all processes.
+    fsdp: Devices over which each state is sharded; must divide their number.
+      The batch is split over all devices either way.
+  """
+  devices = list(devices or jax.devices())
+  if fsdp < 1 or len(devices) % fsdp:
+    raise ValueError(f"fsdp={fsdp} must divide the number of devices, {len(devices)}")
+  grid = np.array(devices).reshape(-1, fsdp)
+  mesh = Mesh(grid, (AXIS, FSDP_AXIS))
+  whole = NamedSharding(mesh, P())
+  split = NamedSharding(mesh, P((AXIS, FSDP_AXIS)))
+  split_steps = NamedSharding(mesh, P(None, (AXIS, FSDP_AXIS)))
+  sharding = lambda x: NamedSharding(mesh, state_spec(x.shape, fsdp))
+  constrain = lambda state: jax.lax.with_sharding_constraint(
+    state, jax.tree.map(sharding, state)
+  )
+
+  def put(target, batch):  # noqa: ANN001, ANN202
+    place = lambda x: jax.make_array_from_process_local_data(target, np.asarray(x))
+    return jax.tree.map(place, batch)
+
+  def compile_train(step_fn: Callable) -> Callable:
+    def one_step(state, batch, key):  # noqa: ANN001, ANN202
+      key = jax.random.fold_in(key, state.step)
+      state, metrics = step_fn(state, batch, key)
+      return constrain(state.replace(step=state.step + 1)), metrics
+
+    return jax.jit(_scan_steps(one_step), donate_argnums=0)
+
+  def compile_eval(fn: Callable) -> Callable:
+    return jax.jit(
+      lambda state, batch, key: fn(state, as_float(batch), key), out_shardings=whole
+    )
+
+  def init(fn: Callable, key: jax.Array, spec: PyTree) -> PyTree:
+    return jax.jit(lambda k: constrain(fn(k, zeros(spec))))(jax.device_put(key, whole))
+
+  def template(fn: Callable, spec: PyTree) -> PyTree:
+    abstract = abstract_state(fn, spec)
+    with_sharding = lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding(x)
+    )
+    return jax.tree.map(with_sharding, abstract)
+
+  return Backend(
+    num_devices=len(devices),
+    init=init,
+    template=template,
+    put_state=lambda state: jax.tree.map(
+      lambda x: jax.device_put(x, sharding(x)), state
+    ),
+    get_state=lambda state: state,
+    put_batch=lambda batch: put(split, batch),
+    put_batches=lambda batches: put(split_steps, _stack(batches)),
+    compile_train=compile_train,
+    compile_eval=compile_eval,
+  )
+
+
+def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
+  """Per-device replicas with a leading device axis, on one host.
+
+  Differs from jit in two documented ways: batch norm sees its device's rows
+  only (running statistics are averaged), and each device draws its own noise.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      f"--backend=pmap runs in one process, found {jax.process_count()}; use jit"
+    )
+  devices = list(devices or jax.devices())
+  n = len(devices)
+  rows = lambda x, axis: np.reshape(x, (*x.shape[:axis], n, -1, *x.shape[axis + 1 :]))
+  merge = lambda x: x.reshape((-1, *x.shape[2:]))
+
+  def compile_train(step_fn: Callable) -> Callable:
+    def one_step(state, batch, key):  # noqa: ANN001, ANN202
+      key = jax.random.fold_in(key, state.step)
+      key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+      state, metrics = step_fn(state, batch, key)
+      state = state.replace(step=state.step + 1, stats=pmean(state.stats))
+      return state, pmean(metrics)
+
+    return jax.pmap(
+      _scan_steps(one_step),
+      AXIS,
+      in_axes=(0, 1, None),
+      out_axes=(0, None),
+      devices=devices,
+      donate_argnums=0,
+    )
+
+  def compile_eval(fn: Callable) -> Callable:
+    def mapped_fn(state, batch, key):  # noqa: ANN001, ANN202
+      key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+      return fn(state, as_float(batch), key)
+
+    mapped = jax.pmap(mapped_fn, AXIS, in_axes=(0, 0, None), devices=devices)
+    return lambda s, b, k: jax.tree.map(merge, mapped(s, b, k))
+
+  def put_state(state: PyTree) -> PyTree:
+    mesh = Mesh(np.array(devices), (AXIS,))
+    place = lambda x: jax.device_put(
+      np.broadcast_to(np.asarray(x), (n, *x.shape)), NamedSharding(mesh, P(AXIS))
+    )
+    return jax.tree.map(place, state)
+
+  return Backend(
+    num_devices=n,
+    init=lambda fn, key, spec: put_state(jax.jit(lambda k: fn(k, zeros(spec)))(key)),
+    template=jit_backend(devices[:1]).template,
+    put_state=put_state,
+    get_state=lambda state: jax.tree.map(lambda x: x[0], state),
+    put_batch=lambda batch: jax.tree.map(lambda x: rows(x, 0), batch),
+    put_batches=lambda bs: jax.tree.map(lambda x: rows(x, 1), _stack(bs)),
+    compile_train=compile_train,
+    compile_eval=compile_eval,
+  )
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here; free in a single process."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)

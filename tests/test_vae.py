@@ -1,0 +1,188 @@
+"""The VAE: its bound, its estimates, its shapes."""
+
+import itertools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgen.losses import bernoulli, gaussian
+from jaxgen.vae.vae import FullyConnected, elbo, vae
+
+SHAPE = (2, 2, 1)
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def small():
+  """A method on 2x2 images with its first state and a batch of three greys."""
+  net = FullyConnected(SHAPE, hidden_dims=(6,), latent_dim=2)
+  method = vae(net, tx=optax.sgd(0.1))
+  batch = {"image": jax.random.uniform(jax.random.key(1), (3, *SHAPE)) * 2 - 1}
+  return net, method, jax.jit(method.init)(jax.random.key(0), batch), batch
+
+
+def test_parameter_count_of_the_published_model():
+  net = FullyConnected((28, 28, 1))
+  variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+  assert sum(x.size for x in jax.tree.leaves(variables)) == 425_284
+
+
+def test_elbo_of_a_linear_gaussian_model_is_log_p():
+  """x = A z + b + s * noise has a Gaussian posterior and log p(x) in closed form."""
+  rng = np.random.default_rng(0)
+  a, b = rng.standard_normal((5, 3)), rng.standard_normal(5)
+  a, _ = np.linalg.qr(a)  # orthogonal columns: the posterior is a diagonal Gaussian
+  a, noise_var = a * np.array([0.5, 1.0, 2.0]), 0.3
+  x = rng.standard_normal(5)
+  covariance = a @ a.T + noise_var * np.eye(5)
+  _, log_det = np.linalg.slogdet(2 * np.pi * covariance)
+  log_p = -0.5 * ((x - b) @ np.linalg.solve(covariance, x - b) + log_det)
+
+  @jax.jit
+  def bound(mean, log_var):
+    """E log p(x|z) - KL, over 100,000 draws of z."""
+    tile = lambda v: jnp.tile(v, (100_000, 1))
+    z = gaussian.sample(tile(mean), tile(log_var), KEY)
+    decoded = z @ jnp.asarray(a.T, jnp.float32) + jnp.asarray(b, jnp.float32)[None]
+    log_var_x = jnp.full((1, 5), np.log(noise_var))
+    reconstruction = gaussian.log_prob(jnp.asarray(x)[None], decoded, log_var_x)
+    return reconstruction.mean() - gaussian.kl_to_standard(mean, log_var)
+
+  var = 1 / (1 + (a**2).sum(0) / noise_var)
+  mean, log_var = jnp.asarray(var * (a.T @ (x - b)) / noise_var), jnp.log(var)
+  np.testing.assert_allclose(bound(mean, log_var), log_p, atol=0.02)
+  # Any other q loses KL(q || posterior): for a shift by d, sum d^2 / (2 var).
+  loss = log_p - bound(mean + 0.5, log_var)
+  np.testing.assert_allclose(loss, np.sum(0.5**2 / (2 * var)), atol=0.02)
+
+
+class Independent(nn.Module):
+  """p(x|z) that does not use z, q(z|x) = prior: the bound is exact."""
+
+  latent_dim: int = 2
+
+  @nn.compact
+  def __call__(self, x):
+    return self.param("logits", lambda _: jnp.array([0.4, -1.0, 2.0, 0.1]))
+
+  def encode(self, x):
+    zeros = jnp.zeros((len(x), self.latent_dim))
+    return zeros, zeros
+
+  @nn.nowrap
+  def decode(self, z):
+    logits = self.variables["params"]["logits"]
+    return jnp.tile(logits.reshape(1, *SHAPE), (len(z), 1, 1, 1))
+
+
+def test_bound_is_exact_where_z_is_not_used():
+  net = Independent()
+  x = jnp.array(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, *SHAPE)
+  params = net.init(jax.random.key(0), x)["params"]
+  bound, _, kl = elbo(net, params, x, KEY)
+  np.testing.assert_allclose(np.exp(bound).sum(), 1.0, rtol=1e-6)
+  np.testing.assert_array_equal(kl, np.zeros(16))
+
+
+def test_bound_falls_short_of_log_p_by_the_kl_to_the_posterior(small):
+  """log p(x) of every binary image by integrating over a grid of z."""
+  net, _, state, _ = small
+  params = state.params["net"]
+  x = jnp.array(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, *SHAPE)
+  line, dz = np.linspace(-10, 10, 101, retstep=True)
+  z = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, 2), jnp.float32)
+  zeros = jnp.zeros_like(z)
+
+  @jax.jit
+  def densities(z):
+    """log p(x|z) [16, N], log q(z|x) [16, N], log p(z) [N]."""
+    logits = net.apply({"params": params}, z, method="decode").reshape(1, -1, 4)
+    mean, log_var = net.apply({"params": params}, x, method="encode")
+    return (
+      bernoulli.log_prob(x.reshape(16, 1, 4), logits),
+      gaussian.log_prob(z[None], mean[:, None], log_var[:, None]),
+      gaussian.log_prob(z, zeros, zeros),
+    )
+
+  log_likelihood, log_q, log_prior = (np.asarray(v, float) for v in densities(z))
+  joint = log_likelihood + log_prior[None]
+  log_p = np.log(np.exp(joint).sum(1) * dz**2)
+  np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, rtol=1e-4)
+
+  many = jax.jit(jax.vmap(lambda key: elbo(net, params, x, key)))
+  bound, reconstruction, kl = many(jax.random.split(KEY, 50_000))
+  np.testing.assert_allclose(bound, reconstruction - kl, rtol=1e-6)
+  log_posterior = joint - log_p[:, None]
+  shortfall = (np.exp(log_q) * (log_q - log_posterior)).sum(1) * dz**2
+  assert shortfall.min() > 0.03
+  np.testing.assert_allclose(log_p - np.mean(bound, 0), shortfall, atol=0.02)
+
+
+def test_binarize_draws_each_pixel_with_its_own_probability():
+  net = FullyConnected(SHAPE, hidden_dims=(), latent_dim=1)
+  grey = jnp.array([-1.0, -0.5, 0.5, 1.0])  # probabilities 0, 1/4, 3/4, 1
+  batch = {"image": jnp.broadcast_to(grey.reshape(1, *SHAPE), (4000, *SHAPE))}
+  for binarize in (True, False):
+    method = vae(net, tx=optax.sgd(0.1), binarize=binarize)
+    state = method.init(KEY, batch)
+    seen = method.tools["reconstruct"](state, batch, KEY)["observed"].reshape(-1, 4)
+    if binarize:
+      assert set(np.unique(seen)) == {-1.0, 1.0}
+      np.testing.assert_allclose(seen.mean(0), grey, atol=0.05)
+    else:
+      np.testing.assert_allclose(seen, batch["image"].reshape(-1, 4), atol=1e-6)
+
+
+def test_eval_is_per_example_and_agrees_with_training(small):
+  _, method, state, batch = small
+  values = jax.jit(method.eval_step)(state, batch, KEY)
+  _, metrics = jax.jit(method.train_step)(state, batch, KEY)
+  assert {k: v.shape for k, v in values.items()} == {
+    k: (3,) for k in ("elbo", "reconstruction", "kl")
+  }
+  for name, v in values.items():
+    np.testing.assert_allclose(v.mean(), metrics[name], rtol=1e-6)
+  np.testing.assert_allclose(metrics["loss"], -metrics["elbo"])
+
+
+def test_training_raises_the_bound_towards_that_of_the_data():
+  """Images are all black or all white: the best model has log p = -log 2."""
+  image = np.repeat([-1.0, 1.0], 16).astype(np.float32)
+  batch = {"image": jnp.broadcast_to(image[:, None, None, None], (32, *SHAPE))}
+  net = FullyConnected(SHAPE, hidden_dims=(8,), latent_dim=2)
+  method = vae(net, tx=optax.adam(0.03))
+
+  @jax.jit
+  def train(state):
+    def body(state, key):
+      state, metrics = method.train_step(state, batch, key)
+      return state, metrics["elbo"]
+
+    return jax.lax.scan(body, state, jax.random.split(KEY, 600))
+
+  _, bounds = train(jax.jit(method.init)(KEY, batch))
+  assert bounds[0] < -2.5  # 4 log 2 = 2.77 before anything is learnt
+  assert -1.3 < bounds[-100:].mean() < -np.log(2)
+
+
+def test_samples_and_tools_are_images(small):
+  net, method, state, batch = small
+  samples = method.sample(state, batch, KEY)["samples"]
+  assert samples.shape == (3, *SHAPE)
+  assert np.abs(samples).max() < 1
+  z = jax.random.normal(KEY, (3, 2))
+  logits = net.apply({"params": state.params["net"]}, z, method="decode")
+  np.testing.assert_allclose((samples + 1) / 2, jax.nn.sigmoid(logits), rtol=1e-5)
+
+  codes = method.tools["encode"](state, batch, KEY)
+  assert codes["mean"].shape == codes["log_var"].shape == (3, 2)
+  pairs = method.tools["reconstruct"](state, batch, KEY)
+  path = method.tools["interpolate"](state, batch, KEY)["interpolations"]
+  assert path.shape == (3, 8, *SHAPE)
+  ends = pairs["reconstructions"]
+  np.testing.assert_allclose(path[:, 0], ends, atol=1e-6)
+  np.testing.assert_allclose(path[:, -1], jnp.roll(ends, -1, axis=0), atol=1e-6)
