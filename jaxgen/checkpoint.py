@@ -14,8 +14,6 @@ import orbax.checkpoint as ocp
 
 from jaxgen.method import PyTree, TrainState
 
-_CHECKSUM = jax.ShapeDtypeStruct((), jnp.uint32)
-
 
 @jax.jit
 def digest(state: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -107,9 +105,12 @@ class Checkpoints:
       raise FileNotFoundError(f"no checkpoint of step {step}, only of {steps[::-1]}")
     corrupt = {}
     for candidate in steps if step is None else [step]:
-      like = {"state": template(candidate), "checksum": _CHECKSUM}
+      state = template(candidate)
+      place = state.step.sharding
+      checksum = jax.ShapeDtypeStruct((), jnp.uint32, sharding=place)
+      like = {"state": state, "checksum": checksum}
       tree, corrupt[candidate] = self._read(candidate, like)
-      if tree is not None and digest(tree["state"])[1] != tree["checksum"]:
+      if tree is not None and int(digest(tree["state"])[1]) != int(tree["checksum"]):
         corrupt[candidate] = "its checksum differs"
       if corrupt[candidate] is None:
         del corrupt[candidate]

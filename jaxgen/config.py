@@ -13,7 +13,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """{"net": {"channels": 32}} -> {"net.channels": 32}."""
   flat = {}
   for key, value in config.items():
-    if isinstance(value, Mapping):
+    if hasattr(value, "items"):
       flat |= flatten(value, f"{prefix}{key}.")
     else:
       flat[prefix + key] = value

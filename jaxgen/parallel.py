@@ -104,10 +104,19 @@ def _stack(batches: Sequence[PyTree]) -> PyTree:
 
 
 def _scan_steps(one_step: Callable) -> Callable:
-  """(state, batch, key) -> ... becomes the same over batches with a leading axis."""
+  """(state, batch, key) -> ... becomes the same over batches with a leading axis.
+
+  The barriers keep the compiler from fusing a step with what stands around it, which
+  differs between one step and a loop: k steps in a call are k calls bit for bit.
+  """
+  barrier = jax.lax.optimization_barrier
 
   def steps(state, batches, key):  # noqa: ANN001, ANN202
-    return jax.lax.scan(lambda s, b: one_step(s, as_float(b), key), state, batches)
+    def body(state, batch):  # noqa: ANN001, ANN202
+      state, batch = barrier((state, batch))
+      return barrier(one_step(state, as_float(batch), key))
+
+    return jax.lax.scan(body, state, batches)
 
   return steps
 
@@ -153,7 +162,8 @@ def jit_backend(
     )
 
   def init(fn: Callable, key: jax.Array, spec: PyTree) -> PyTree:
-    return jax.jit(lambda k: constrain(fn(k, zeros(spec))))(jax.device_put(key, whole))
+    make = lambda key: constrain(fn(key, zeros(spec)))
+    return jax.jit(make, in_shardings=whole)(key)
 
   def template(fn: Callable, spec: PyTree) -> PyTree:
     abstract = abstract_state(fn, spec)

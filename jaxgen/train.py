@@ -81,6 +81,8 @@ def fit(
   loop = _Loop(Path(workdir), phases, backend, seed, every, eval_data, num_samples)
   for phase in phases:
     check_data(phase.train_data, backend)
+  if hasattr(eval_data, "check"):
+    eval_data.check(training=False)
   with (
     run.lock(loop.workdir),
     run.stop_signal() as stopped,
@@ -236,7 +238,8 @@ class _Loop:
     method, compile_eval = phase.method, self.backend.compile_eval
     has_eval = self.eval_data is not None and method.eval_step
     self.eval_step = compile_eval(with_mask(method.eval_step)) if has_eval else None
-    self.sample = compile_eval(method.sample) if method.sample else None
+    has_sample = self.num_samples and method.sample
+    self.sample = compile_eval(method.sample) if has_sample else None
     if self.sample:
       self.sample_batch = conditioning(phase.train_data, self.num_samples)
 

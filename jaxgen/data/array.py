@@ -1,50 +1,13 @@
-"""Sets made of numpy arrays, and random batches."""
+"""Sets made of numpy arrays: given ones, and random ones."""
 
-from collections.abc import Iterator, Mapping
-import dataclasses
+from collections.abc import Mapping
+import functools
 import os
 from typing import Any
-import zipfile
 
 import numpy as np
 
-from jaxgen.data.source import Batch, Examples, Source, shard_rows, zeros
-
-
-def _npz_headers(path: str) -> Batch:
-  """Zero-memory arrays with the shapes and dtypes of the entries of an .npz file."""
-  headers = {}
-  with zipfile.ZipFile(path) as archive:
-    for entry in archive.namelist():
-      with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = {
-          (1, 0): np.lib.format.read_array_header_1_0,
-          (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read(file)
-        if dtype.hasobject:
-          raise ValueError(f"{path}: {entry} holds Python objects: expected numbers")
-        headers[entry.removesuffix(".npy")] = zeros(shape, dtype)
-  return headers
-
-
-def _stored_dtype(key: str, array: np.ndarray, where: str) -> np.dtype:
-  """The dtype in a batch of the entry `key`; ValueError where there is none."""
-  kind = array.dtype.kind
-  if key == "image":
-    if array.dtype not in (np.uint8, np.float32):
-      raise ValueError(
-        f"{where}: 'image' is {array.dtype}: expected uint8, or float32 in [-1, 1]"
-      )
-    return array.dtype
-  if array.dtype == np.uint8 and array.ndim > 1:
-    return array.dtype
-  if kind in "iu":
-    return np.dtype(np.int32)
-  if kind == "f":
-    return np.dtype(np.float32)
-  raise ValueError(f"{where}: {key!r} is {array.dtype}: expected integers or floats")
+from jaxgen.data.source import Batch, Examples, Source, zeros
 
 
 class ArrayExamples(Examples):
@@ -52,81 +15,68 @@ class ArrayExamples(Examples):
 
   def __init__(self, source: Mapping[str, np.ndarray] | str) -> None:
     self._source = source
-    is_dict = isinstance(source, Mapping)
-    self.name = "arrays" if is_dict else os.path.expanduser(os.fspath(source))
-    self._headers: Batch | None = None
-    self._rows: Batch | None = None
-    if is_dict:
-      self._source = {key: np.asarray(array) for key, array in source.items()}
-      self._check_headers()
+    self.name = "arrays"
+    if isinstance(source, Mapping):
+      self.open()
+    else:
+      self.name = os.path.expanduser(os.fspath(source))
 
-  def _check_headers(self) -> None:
-    """Sets the shape and dtype of every entry, as it is in batches."""
-    if self._headers is not None:
-      return
+  @functools.cached_property
+  def _rows(self) -> Batch:
     found = self._source
     if not isinstance(found, Mapping):
-      if not os.path.isfile(self.name):
-        raise FileNotFoundError(f"no file {self.name!r}")
       try:
-        found = _npz_headers(self.name)
-      except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{self.name}: is not an .npz file ({error})") from error
+        with np.load(self.name, allow_pickle=False) as archive:
+          found = dict(archive)
+      except FileNotFoundError:
+        raise FileNotFoundError(f"no file {self.name!r}") from None
+      except Exception as error:  # no zip, no array, Python objects, cut off, ...
+        raise ValueError(f"{self.name}: not an .npz of arrays ({error})") from error
     if "image" not in found:
       raise ValueError(f"{self.name}: no 'image' among {sorted(found)}")
-    if "mask" in found:
-      raise ValueError(f"{self.name}: 'mask' is reserved for padding; rename it")
-    headers = {}
-    for key, array in found.items():
-      dtype = _stored_dtype(key, array, self.name)
-      shape = array.shape
-      if key == "image":
-        if len(shape) not in (3, 4):
-          raise ValueError(
-            f"{self.name}: 'image' has shape {shape}: expected [N, H, W, C] or "
-            "[N, H, W]"
-          )
-        shape = (*shape, 1) if len(shape) == 3 else shape
-      headers[key] = zeros(shape, dtype)
-    lengths = {key: a.shape[0] if a.shape else None for key, a in headers.items()}
+    if "row_mask" in found:
+      raise ValueError(f"{self.name}: 'row_mask' is reserved for padding; rename it")
+    rows = {key: self._convert(key, np.asarray(a)) for key, a in found.items()}
+    lengths = {key: a.shape[0] if a.ndim else None for key, a in rows.items()}
     if len(set(lengths.values())) > 1:
       raise ValueError(f"{self.name}: lengths differ: {lengths}")
-    self._headers = headers
+    return rows
+
+  def _convert(self, key: str, array: np.ndarray) -> np.ndarray:
+    """`array` as it is in batches."""
+    fail = f"{self.name}: {key!r} is {array.dtype} {list(array.shape)}"
+    if key == "image":
+      if array.dtype not in (np.uint8, np.float32):
+        raise ValueError(f"{fail}: expected uint8, or float32 in [-1, 1]")
+      if array.ndim not in (3, 4):
+        raise ValueError(f"{fail}: expected [N, H, W, C] or [N, H, W]")
+      if array.dtype == np.float32 and not np.all(abs(array) <= 1):
+        raise ValueError(
+          f"{fail} with values in [{array.min()}, {array.max()}]: expected float32 in "
+          "[-1, 1], or uint8"
+        )
+      return np.ascontiguousarray(array[..., None] if array.ndim == 3 else array)
+    if array.dtype == np.uint8 and array.ndim > 1:
+      return np.ascontiguousarray(array)
+    if array.dtype.kind == "f" and key != "label":
+      return array.astype(np.float32, order="C", copy=False)
+    if array.dtype.kind not in "iu":
+      kinds = "integers" if key == "label" else "integers or floats"
+      raise ValueError(f"{fail}: expected {kinds}")
+    converted = array.astype(np.int32, order="C", copy=False)
+    if not np.array_equal(converted, array):
+      raise ValueError(f"{fail} with values that do not fit into int32")
+    return converted
 
   @property
   def spec(self) -> Batch:
-    self._check_headers()
-    return {key: zeros(a.shape[1:], a.dtype) for key, a in self._headers.items()}
+    return {key: zeros(a.shape[1:], a.dtype) for key, a in self._rows.items()}
 
   def open(self) -> None:
-    self._check_headers()
-    if self._rows is None:
-      if isinstance(self._source, Mapping):
-        found = self._source
-      else:
-        with np.load(self.name) as archive:
-          found = {key: archive[key] for key in self._headers}
-      self._rows = {key: self._convert(key, found[key]) for key in self._headers}
-
-  def _convert(self, key: str, array: np.ndarray) -> np.ndarray:
-    """`array` with the announced shape and dtype; ValueError if values do not fit."""
-    header = self._headers[key]
-    if array.size:
-      low, high = array.min(), array.max()
-      if key == "image" and array.dtype == np.float32 and not -1 <= low <= high <= 1:
-        raise ValueError(
-          f"{self.name}: 'image' is float32 with values in [{low}, {high}]: expected "
-          "[-1, 1] (or uint8)"
-        )
-      if header.dtype == np.int32 and not -(2**31) <= int(low) <= int(high) < 2**31:
-        raise ValueError(
-          f"{self.name}: {key!r} has values in [{low}, {high}]: expected int32"
-        )
-    converted = array.astype(header.dtype, order="C", copy=False)
-    return converted.reshape(header.shape)
+    _ = self._rows
 
   def __len__(self) -> int:
-    return len(self._headers["image"])
+    return len(self._rows["image"])
 
   def read(self, indices: np.ndarray) -> Batch:
     return {key: np.take(a, indices, axis=0) for key, a in self._rows.items()}
@@ -142,97 +92,83 @@ def arrays(
   seed: int = 0,
   flip: bool = False,
 ) -> Source:
-  """Numpy arrays, or those of an .npz file, kept in memory.
+  """Numpy arrays, or those of an .npz file (read on first use), kept in memory.
 
   Args:
     source: {name: array [N, ...]}, or the path of an .npz file of such arrays.
       "image" is uint8, or float32 in [-1, 1], [N, H, W, C] or [N, H, W] (one channel
       is added). Of the other entries, floats become float32 and integers int32,
-      except uint8 of more than one axis (further images), which stay uint8.
+      except uint8 of more than one axis (further images), which stay uint8. Arrays
+      that need no conversion are not copied.
     batch_size: Rows of the global batch.
     seed: Of order and flips.
-    flip: Random horizontal flips.
+    flip: Random horizontal flips; see `Source`.
 
   Returns:
-    Batches of the same names. The arrays of a dict are not copied where they have
-    the right dtype.
+    Batches of the same names.
 
   Raises:
-    ValueError: A dtype, shape or length is wrong (of a file, and values out of range:
-      on first use or by `check()`).
+    ValueError: A dtype, shape, range or length is wrong (of a file: on first use).
   """
   return Source(ArrayExamples(source), batch_size, seed, flip, in_memory=True)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Synthetic:
-  """Random batches with the interface of a `Source`; see `synthetic`."""
+class _RandomExamples(Examples):
+  """Two batches of random rows; see `synthetic`."""
 
-  spec: Batch
-  seed: int = 0
-  shard_index: int = 0
-  shard_count: int = 1
+  def __init__(self, spec: Batch, batch_size: int, seed: int) -> None:
+    self.name = "synthetic"
+    self.spec = spec
+    self._count = 2 * batch_size
+    self._seed = seed
 
-  @property
-  def batch_size(self) -> int:
-    """Rows of the global batch."""
-    return next(iter(self.spec.values())).shape[0]
+  def open(self) -> None:
+    pass
 
-  def check(self, *, training: bool = True) -> None:
-    """Does nothing: there is nothing to load."""
+  def __len__(self) -> int:
+    return self._count
 
-  def shard(self, index: int, count: int) -> "Synthetic":
-    """As `Source.shard`."""
-    shard_rows(self.batch_size, index, count)
-    return dataclasses.replace(self, shard_index=index, shard_count=count)
+  def read(self, indices: np.ndarray) -> Batch:
+    return {key: np.take(a, indices, axis=0) for key, a in self.load().items()}
 
-  def __call__(self, first_step: int = 0) -> Iterator[Batch]:
-    """This process's rows of batches first_step, first_step + 1, ..., endlessly."""
-    return map(self._batch, range(first_step, 2**40))
-
-  def epoch(self) -> Iterator[Batch]:
-    """One full batch, with "mask"."""
-    batch = self._batch(0)
-    rows = len(next(iter(batch.values())))
-    return iter([{**batch, "mask": np.ones(rows, np.float32)}])
-
-  def _batch(self, step: int) -> Batch:
-    rng = np.random.Generator(
-      np.random.PCG64(np.random.SeedSequence((self.seed, step)))
-    )
-    low, high = shard_rows(self.batch_size, self.shard_index, self.shard_count)
-    batch = {}
+  def load(self) -> Batch:
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self._seed)))
+    rows = {}
     for key, a in sorted(self.spec.items()):
-      if a.dtype == np.uint8:
-        values = rng.integers(0, 256, a.shape, np.uint8)
-      elif a.dtype == np.float32:
-        values = rng.random(a.shape, np.float32) * 2 - 1
+      shape = (len(self), *a.shape)
+      if a.dtype == np.float32:
+        rows[key] = rng.random(shape, np.float32) * 2 - 1
       else:
-        values = rng.integers(0, 2, a.shape, a.dtype)
-      batch[key] = values[low:high]
-    return batch
+        rows[key] = rng.integers(0, 256 if a.dtype == np.uint8 else 2, shape, a.dtype)
+    return rows
 
 
-def synthetic(spec: Mapping[str, Any], seed: int = 0) -> Synthetic:
+def synthetic(spec: Mapping[str, Any], seed: int = 0) -> Source:
   """Endless random batches for dry runs and benchmarks.
+
+  Two batches of random rows are drawn and kept; batch k shuffles them as any other
+  Source does, so it is a function of (seed, k) and costs only a gather.
 
   Args:
     spec: What a global batch looks like: {name: something with shape and dtype},
       such as `source.spec`.
-    seed: Batch k is a function of (seed, k).
+    seed: Of values and order.
 
   Returns:
     Batches of that spec: uint8 uniform in 0..255, float32 uniform in [-1, 1), other
-    integers 0 or 1 (safe as labels). Its `epoch()` is one batch.
+    integers 0 or 1 (safe as labels).
 
   Raises:
-    ValueError: An entry has another dtype, or no or another first axis.
+    ValueError: An entry has another dtype, or not the same first axis as the others.
   """
-  zero = {key: zeros(tuple(a.shape), np.dtype(a.dtype)) for key, a in spec.items()}
-  rows = {key: a.shape[:1] for key, a in zero.items()}
-  if len(set(rows.values())) != 1 or () in rows.values():
-    raise ValueError(f"first axes are {rows}: expected one batch size for all")
-  for key, a in zero.items():
-    if a.dtype.kind not in "iu" and a.dtype != np.float32:
+  sizes = {key: a.shape[0] if a.shape else None for key, a in spec.items()}
+  if len(set(sizes.values())) != 1 or None in sizes.values():
+    raise ValueError(f"first axes are {sizes}: expected one batch size for all")
+  for key, a in spec.items():
+    if np.dtype(a.dtype).kind not in "iu" and a.dtype != np.float32:
       raise ValueError(f"{key!r} is {a.dtype}: expected float32 or integers")
-  return Synthetic(zero, seed)
+  batch_size = next(iter(sizes.values()))
+  one = {key: zeros(tuple(a.shape[1:]), np.dtype(a.dtype)) for key, a in spec.items()}
+  return Source(
+    _RandomExamples(one, batch_size, seed), batch_size, seed, in_memory=True
+  )

@@ -70,14 +70,16 @@ def prepare(data_dir: str) -> None:
 
   try:
     os.makedirs(data_dir, exist_ok=True)
-    lock = open(os.path.join(data_dir, ".digits.lock"), "w")
+    lock = os.open(os.path.join(data_dir, ".digits.lock"), os.O_CREAT | os.O_RDWR)
   except OSError as error:
     raise type(error)(
       f"cannot prepare 'digits' in {data_dir!r} ({error}): set TFDS_DATA_DIR or "
       "data_dir to a folder that can be written"
     ) from error
-  # TFDS announces its progress on stdout and stderr: too much for 0.2 seconds.
-  quiet = io.StringIO()
-  with lock, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-    fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
-    Digits(data_dir=data_dir).download_and_prepare(file_format="array_record")
+  quiet = io.StringIO()  # TFDS announces its progress: too much for so little
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+      Digits(data_dir=data_dir).download_and_prepare(file_format="array_record")
+  finally:
+    os.close(lock)  # which releases it

@@ -1,7 +1,7 @@
 """Source: batches as a pure function of (seed, step), from memory or from disk."""
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 import concurrent.futures
 import dataclasses
 import functools
@@ -14,6 +14,8 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 
 MEMORY_LIMIT = 2 * 2**30  # bytes, decoded: sets up to here are kept in memory
+_THREADS = min(8, os.cpu_count() or 1)  # more only fight for the interpreter lock
+_CHUNK = 256
 _ENDLESS = 2**40  # more steps than any run has
 
 
@@ -22,40 +24,18 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-def num_threads() -> int:
-  """Threads to decode with; more than 8 only fight for the interpreter lock."""
-  return min(8, os.cpu_count() or 1)
-
-
-def parallel(function: Callable, items: Iterable, total: int, title: str) -> list:
-  """[function(x) for x in items] in threads, with a progress bar if it takes long.
-
-  Args:
-    function: Called with one item; the first exception ends everything.
-    items: Work, each item counting for `total / len(items)` of the bar.
-    total: Number of images, for the bar.
-    title: For the bar.
-
-  Returns:
-    The results, in order.
-  """
+def in_chunks(function: Callable[[range], Any], count: int, title: str) -> list:
+  """[function(chunk) for chunk of range(count)] in threads; a bar if it takes long."""
   from tqdm import tqdm
 
-  items = list(items)
-  tty = sys.stderr.isatty()
-  bar = tqdm(
-    total=total,
-    desc=title,
-    unit="image",
-    unit_scale=True,
-    delay=0.5 if tty else 2,
-    mininterval=0.1 if tty else 10,
-  )
+  delay, interval = (0.5, 0.1) if sys.stderr.isatty() else (2, 10)
+  bar = tqdm(total=count, desc=title, delay=delay, mininterval=interval)
+  chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
   results = []
-  with bar, concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
-    for i, result in enumerate(pool.map(function, items)):
+  with bar, concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    for chunk, result in zip(chunks, pool.map(function, chunks), strict=True):
       results.append(result)
-      bar.update(total * (i + 1) // len(items) - total * i // len(items))
+      bar.update(len(chunk))
   return results
 
 
@@ -64,15 +44,11 @@ class Examples(abc.ABC):
 
   Attributes:
     name: For messages.
-    spec: One example: zero-memory arrays by name, "image" uint8 [H, W, C] (or
-      float32 in [-1, 1]) among them.
+    spec: One example: zero-memory arrays by name, "image" [H, W, C] among them.
   """
 
   name: str
-
-  @property
-  @abc.abstractmethod
-  def spec(self) -> Batch: ...
+  spec: Batch
 
   @abc.abstractmethod
   def open(self) -> None:
@@ -84,22 +60,21 @@ class Examples(abc.ABC):
 
   @abc.abstractmethod
   def read(self, indices: np.ndarray) -> Batch:
-    """The examples at `indices` (int [n]), decoded into new arrays [n, ...]."""
+    """The examples at `indices` (int [n]), in new arrays [n, ...]; thread-safe."""
 
-  def verify(self) -> None:
+  def verify(self) -> None:  # noqa: B027 (not every set has something to verify)
     """Raises what can be found without decoding, for sets that are not loaded."""
 
   def load(self) -> Batch:
-    """All examples, decoded once, in threads: arrays [N, ...]."""
+    """All examples, decoded once: arrays [N, ...]."""
     count = len(self)
     rows = {k: np.empty((count, *a.shape), a.dtype) for k, a in self.spec.items()}
 
-    def fill(start: int) -> None:
-      stop = min(start + 256, count)
-      for key, values in self.read(np.arange(start, stop)).items():
-        rows[key][start:stop] = values
+    def fill(chunk: range) -> None:
+      for key, values in self.read(np.asarray(chunk)).items():
+        rows[key][chunk.start : chunk.stop] = values
 
-    parallel(fill, range(0, count, 256), count, f"reading {self.name}")
+    in_chunks(fill, count, f"reading {self.name}")
     return rows
 
 
@@ -110,31 +85,18 @@ def _order(seed: int, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
   return rng.permutation(count), rng.integers(0, 2, count, dtype=bool)
 
 
-def shard_rows(batch_size: int, index: int, count: int) -> tuple[int, int]:
-  """First and last-plus-one row of shard `index` of `count` of a global batch."""
-  if not 0 <= index < count:
-    raise ValueError(f"shard index {index} is not in 0..{count - 1} (count={count})")
-  if batch_size % count:
-    raise ValueError(
-      f"batch_size={batch_size} cannot be divided among {count} processes: "
-      f"expected a multiple of {count}"
-    )
-  return index * batch_size // count, (index + 1) * batch_size // count
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
   """Batches of a set of examples, each batch a pure function of (seed, step).
 
-  Global position p (row p % batch_size of batch p // batch_size) holds example
-  `permutation[p % N]` of epoch p // N; the permutation of epoch e is a function
-  of (seed, e). Batches straddle epochs: nothing is dropped. The same numpy
-  version gives the same order on every machine, in memory or not, and with any
-  number of processes, threads and workers.
+  Global position p (row p % B of batch p // B) holds example `permutation[p % N]`
+  of epoch p // N; the permutation of epoch e is a function of (seed, e). Batches
+  straddle epochs: nothing is dropped. One numpy version gives one order on every
+  machine, in memory or not, with any number of processes, threads and workers.
 
   Attributes:
     examples: What to read.
-    batch_size: Rows of the global batch.
+    batch_size: Rows of the global batch, B.
     seed: Non-negative; of order and flips.
     flip: Mirror the width of "image", and of every entry of the same height and
       width, with probability 1/2: a function of (seed, p). Training only.
@@ -161,7 +123,14 @@ class Source:
       value = getattr(self, name)
       if not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}: expected an integer >= {least}")
-    shard_rows(self.batch_size, self.shard_index, self.shard_count)
+    index, count = self.shard_index, self.shard_count
+    if not 0 <= index < count:
+      raise ValueError(f"shard {index} of {count}: expected an index in 0..{count - 1}")
+    if self.batch_size % count:
+      raise ValueError(
+        f"batch_size={self.batch_size} cannot be divided among {count} processes: "
+        f"expected a multiple of {count}"
+      )
 
   def __getstate__(self) -> dict:
     kept = {} if "rows" in self._cache else self._cache
@@ -169,9 +138,9 @@ class Source:
 
   @property
   def spec(self) -> Batch:
-    """Zero-memory arrays with the shapes and dtypes of a *global* batch.
+    """Zero-memory arrays with the shapes and dtypes of a *global* training batch.
 
-    From the arguments alone where they say it all; else from file headers.
+    Known from the arguments where they say it all, else from headers of files.
     """
     spec = self.examples.spec
     return {k: zeros((self.batch_size, *a.shape), a.dtype) for k, a in spec.items()}
@@ -201,8 +170,8 @@ class Source:
       count = len(self.examples)
       in_memory = self.in_memory
       if in_memory is None:
-        size = count * sum(a.nbytes for a in self.examples.spec.values())
-        in_memory = size <= MEMORY_LIMIT
+        example_bytes = sum(a.nbytes for a in self.examples.spec.values())
+        in_memory = count * example_bytes <= MEMORY_LIMIT
       if in_memory:
         self._cache["rows"] = self.examples.load()
       else:
@@ -224,11 +193,12 @@ class Source:
   def epoch(self) -> Iterator[Batch]:
     """One pass in order, unflipped; every process yields ceil(N / B) batches.
 
-    Each batch has "mask", float32 [rows]: 1 real, 0 padding (copies of example 0
+    Each batch has "row_mask", float32 [rows]: 1 real, 0 padding (copies of example 0
     that fill up the last batch).
     """
     self.check(training=False)
-    return self._run(self._epoch_batch, 0, -(-self._cache["count"] // self.batch_size))
+    num_batches = -(-self._cache["count"] // self.batch_size)
+    return self._run(self._epoch_batch, 0, num_batches)
 
   def _run(self, make_batch: Callable, start: int, stop: int) -> Iterator[Batch]:
     if "rows" in self._cache:
@@ -240,7 +210,7 @@ class Source:
     import grain
 
     # Each thread makes a whole batch, so the buffer counts batches.
-    threads = max(1, num_threads() // max(1, self.num_workers))
+    threads = max(1, _THREADS // max(1, self.num_workers))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     dataset = grain.MapDataset.range(start, stop).map(make_batch)
     dataset = dataset.to_iter_dataset(options)
@@ -249,11 +219,8 @@ class Source:
 
       if not flags.FLAGS.is_parsed():  # Grain reads flags when it starts workers
         flags.FLAGS.mark_as_parsed()
-      dataset = dataset.mp_prefetch(
-        grain.MultiprocessingOptions(
-          num_workers=self.num_workers, per_worker_buffer_size=2
-        )
-      )
+      workers = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)
+      dataset = dataset.mp_prefetch(workers)
     iterator = iter(dataset)
     try:
       for batch in iterator:
@@ -270,8 +237,9 @@ class Source:
 
   def _positions(self, step: int) -> tuple[int, int]:
     """This process's range of global positions in batch `step`."""
-    low, high = shard_rows(self.batch_size, self.shard_index, self.shard_count)
-    return step * self.batch_size + low, step * self.batch_size + high
+    rows = self.batch_size // self.shard_count
+    first = step * self.batch_size + self.shard_index * rows
+    return first, first + rows
 
   def _training_batch(self, step: int) -> Batch:
     position, stop = self._positions(step)
@@ -288,7 +256,7 @@ class Source:
       flipped = np.flatnonzero(flips)
       size = batch["image"].shape[1:3]
       for values in batch.values():
-        if values.ndim >= 3 and values.shape[1:3] == size:
+        if values.shape[1:3] == size:
           values[flipped] = values[flipped, :, ::-1]
     return batch
 
@@ -296,4 +264,4 @@ class Source:
     indices = np.arange(*self._positions(step))
     real = indices < self._cache["count"]
     batch = self._read(np.where(real, indices, 0))
-    return {**batch, "mask": real.astype(np.float32)}
+    return {**batch, "row_mask": real.astype(np.float32)}

@@ -1,13 +1,16 @@
-"""DCGAN: Unsupervised Representation Learning with Deep Convolutional Generative
-Adversarial Networks (Radford, Metz & Chintala, 2015).
+"""DCGAN: deep convolutional generative adversarial networks (Radford et al., 2015).
 
-https://arxiv.org/abs/1511.06434. At the defaults (64x64x3) the networks have the
-parameters of the common reference, pytorch/examples: 3,576,704 and 2,765,568.
+Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep
+Convolutional Generative Adversarial Networks", https://arxiv.org/abs/1511.06434. At
+the defaults (64x64x3) the networks have the parameters of the common reference,
+pytorch/examples: 3,576,704 in the generator, 2,765,568 in the discriminator.
 
 Deviations from the paper, all of them shared with that reference:
   - Kernels 4x4, not 5x5; width 64 in both networks (paper: 128 in the generator).
   - z ~ N(0, I), not uniform; batch norm's scales start at N(1, 0.02).
 Deviations from the reference:
+  - Its convolutions between z or the score and the 4x4 map are written as what they
+    are, Dense.
   - Running averages of batch norm hold the biased variance, as Flax computes it
     (PyTorch: unbiased). They are used for sampling only.
   - The discriminator's running averages do not see the generator's update.
@@ -24,7 +27,7 @@ from jaxgen.gan.adversarial import two_player
 from jaxgen.losses.adversarial import non_saturating
 from jaxgen.method import Array, Method
 
-conv_init = nn.initializers.normal(0.02)  # Section 4
+normal_init = nn.initializers.normal(0.02)  # Section 4
 
 
 def scale_init(key: Array, shape: tuple, dtype: Any = jnp.float32) -> Array:
@@ -64,26 +67,29 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, z: Array, label: Array | None = None, *, train: bool) -> Array:
     """z f32 [B, latent_dim] -> f32 [B, H, W, C] in [-1, 1]; the label is ignored."""
-
-    def grow(x: Array, features: int, size: int, stride: int, padding: str) -> Array:
-      return nn.ConvTranspose(
-        features,
-        (size, size),
-        (stride, stride),
-        padding,
-        use_bias=False,
-        kernel_init=conv_init,
-        dtype=self.dtype,
-      )(x)
-
-    x = z[:, None, None, :]
     features = self.width * 2 ** (self.num_doublings - 1)
-    x = grow(x, features, self.base_size, 1, "VALID")
+    side = self.base_size
+    x = nn.Dense(
+      side * side * features,
+      use_bias=False,
+      kernel_init=normal_init,
+      dtype=self.dtype,
+      name="first",
+    )(z)
+    x = x.reshape(-1, side, side, features)
     for level in range(self.num_doublings):
       x = nn.relu(batch_norm(train, self.dtype, f"norm_{level}")(x))
-      last = level == self.num_doublings - 1
       features //= 2
-      x = grow(x, self.channels if last else features, 4, 2, "SAME")
+      last = level == self.num_doublings - 1
+      x = nn.ConvTranspose(
+        self.channels if last else features,
+        (4, 4),
+        (2, 2),
+        use_bias=False,
+        kernel_init=normal_init,
+        dtype=self.dtype,
+        name=f"conv_{level}",
+      )(x)
     return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
@@ -116,24 +122,23 @@ class Discriminator(nn.Module):
         f"base_size {self.base_size} * 2^{self.num_halvings}"
       )
 
-    def shrink(x: Array, features: int, size: int, stride: int, padding: Any) -> Array:
-      return nn.Conv(
-        features,
-        (size, size),
-        (stride, stride),
-        padding,
-        use_bias=False,
-        kernel_init=conv_init,
-        dtype=self.dtype,
-      )(x)
-
     for level in range(self.num_halvings):
-      x = shrink(x, self.width * 2**level, 4, 2, "SAME")
+      x = nn.Conv(
+        self.width * 2**level,
+        (4, 4),
+        (2, 2),
+        use_bias=False,
+        kernel_init=normal_init,
+        dtype=self.dtype,
+        name=f"conv_{level}",
+      )(x)
       if level > 0:  # none on the image itself (Section 3)
         x = batch_norm(train, self.dtype, f"norm_{level}")(x)
       x = nn.leaky_relu(x, 0.2)
-    x = shrink(x, 1, self.base_size, 1, "VALID")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(-1)
+    x = nn.Dense(
+      1, use_bias=False, kernel_init=normal_init, dtype=self.dtype, name="last"
+    )(x.reshape(len(x), -1))
+    return x[:, 0].astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def dcgan(

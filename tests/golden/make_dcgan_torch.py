@@ -12,7 +12,7 @@ Keys: z, image (NHWC), fake (every third pixel), disc_loss, gen_loss, and per ne
   NET/weight/K   weights before, in order of use, in Flax's layout
   NET/grad/K     gradients used by NET's own update, likewise
   NET/norm/K/*   scale, bias and their gradients, running mean, running variance
-                 (unbiased, as PyTorch keeps it) and the number of values averaged
+                 (unbiased, as PyTorch keeps it)
 """
 
 import itertools
@@ -44,34 +44,39 @@ def discriminator(width):
   return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, bias=False), nn.Flatten(0))
 
 
-def to_flax(weight, transposed):
-  """OIHW -> HWIO; IOHW, turned by 180 degrees, -> HWIO for a transposed one."""
-  if transposed:
-    return np.transpose(weight[:, :, ::-1, ::-1], (2, 3, 0, 1))
-  return np.transpose(weight, (2, 3, 1, 0))
+def to_flax(net, layer, weight):
+  """A kernel of `layer` in Flax's layout and orientation.
+
+  The first layer of a generator and the last of a discriminator see a map of one
+  pixel on one side: they become dense, [latent, H*W*C] and [H*W*C, 1].
+  """
+  weight = weight.detach().numpy().copy()
+  if isinstance(layer, nn.ConvTranspose2d):  # IOHW
+    if layer is net[0]:
+      return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    return weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+  if layer is net[-2]:  # OIHW
+    return weight.transpose(2, 3, 1, 0).reshape(-1, 1)
+  return weight.transpose(2, 3, 1, 0)
 
 
-def weights(net, kind, attribute):
-  """`attribute` of every layer of `kind`, in order of use."""
-  for layer in net:
-    if isinstance(layer, kind):
-      transposed = isinstance(layer, nn.ConvTranspose2d)
-      yield to_flax(attribute(layer).detach().numpy().copy(), transposed)
+def convs(net):
+  kinds = nn.Conv2d, nn.ConvTranspose2d
+  return [layer for layer in net if isinstance(layer, kinds)]
 
 
 def record(out, name, net):
-  kind = (nn.Conv2d, nn.ConvTranspose2d)
-  for k, w in enumerate(weights(net, kind, lambda layer: layer.weight)):
-    out[f"{name}/weight/{k}"] = w.astype(np.float32)
+  for k, layer in enumerate(convs(net)):
+    weight = to_flax(net, layer, layer.weight)
+    out[f"{name}/weight/{k}"] = weight.astype(np.float32)
   for k, norm in enumerate(norms(net)):
     out[f"{name}/norm/{k}/scale"] = norm.weight.detach().numpy().copy()
     out[f"{name}/norm/{k}/bias"] = norm.bias.detach().numpy().copy()
 
 
 def record_grads(out, name, net):
-  kind = (nn.Conv2d, nn.ConvTranspose2d)
-  for k, g in enumerate(weights(net, kind, lambda layer: layer.weight.grad)):
-    out[f"{name}/grad/{k}"] = g
+  for k, layer in enumerate(convs(net)):
+    out[f"{name}/grad/{k}"] = to_flax(net, layer, layer.weight.grad)
   for k, norm in enumerate(norms(net)):
     out[f"{name}/norm/{k}/scale_grad"] = norm.weight.grad.numpy().copy()
     out[f"{name}/norm/{k}/bias_grad"] = norm.bias.grad.numpy().copy()

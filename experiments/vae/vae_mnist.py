@@ -1,0 +1,51 @@
+"""VAE on dynamically binarised MNIST.
+
+  jaxgen train vae/vae_mnist --workdir=runs/vae_mnist
+
+Paper: Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv 1312.6114.
+Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
+  Bernoulli(pixel / 255) each time an image is used.
+Published: test NLL 86.76 nats for this network (Burda et al. 2015, arXiv 1509.00519,
+  "VAE, one stochastic layer, k = 1"), estimated with 5,000 importance samples after
+  3,280 epochs of batches of 20.
+Ours: not measured
+"""
+
+from ml_collections import ConfigDict
+import optax
+
+from jaxgen import cli, data
+from jaxgen.train import Every
+from jaxgen.vae.vae import FullyConnected, vae
+
+
+def get_config():
+  return ConfigDict(
+    {
+      "batch_size": 100,
+      "num_steps": 60_000,  # 100 epochs
+      "lr": 1e-3,
+      "hidden_dims": (200, 200),  # arXiv 1509.00519, Section 5
+      "latent_dim": 50,  # the same
+      "binarize": True,
+    }
+  )
+
+
+def build(config):
+  net = FullyConnected((28, 28, 1), config.hidden_dims, config.latent_dim)
+  lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
+  mnist = dict(batch_size=config.batch_size, image_size=28, channels=1)
+  return dict(
+    method=vae(net, tx=optax.adam(lr), binarize=config.binarize),
+    train_data=data.tfds_images("mnist", "train", **mnist),
+    eval_data=data.tfds_images("mnist", "test", **mnist),
+    num_steps=config.num_steps,
+    every=Every(log=100, eval=6_000, sample=6_000, save=6_000),
+    num_samples=64,
+    steps_per_call=50,
+  )
+
+
+if __name__ == "__main__":
+  cli.run(__file__)

@@ -1,0 +1,23 @@
+"""Eight virtual CPU devices, strict JAX, a compilation cache shared by all workers."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+CACHE = REPO / ".pytest_cache" / "xla"
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # For processes that tests start.
+
+
+@pytest.fixture(autouse=True, scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
+  """Keeps prepared data out of the user's home, and shared among workers."""
+  folder = REPO / ".pytest_cache" / "tfds"
+  os.environ.setdefault("TFDS_DATA_DIR", str(folder))

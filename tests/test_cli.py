@@ -1,0 +1,255 @@
+"""The command line, as a user types it."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+from ml_collections import ConfigDict
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxgen import cli
+from jaxgen.config import flatten, override
+
+TOY = str(Path(__file__).with_name("toy.py"))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("run")
+  cli.main(["train", TOY, f"--workdir={folder}", "--config.num_steps=8", "--seed=3"])
+  return folder
+
+
+def fails(capsys, *argv):
+  """The message of a command that must end with one line, not a traceback."""
+  with pytest.raises(SystemExit) as caught:
+    cli.main(list(argv))
+  assert isinstance(caught.value.code, str), caught.value.code
+  return caught.value.code
+
+
+def test_help_imports_nothing_heavy():
+  heavy = "('jax', 'numpy', 'flax', 'orbax', 'tensorflow_datasets', 'ml_collections')"
+  code = (
+    "import sys\nfrom jaxgen import cli\n"
+    "try: cli.main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+    f"assert not [m for m in {heavy} if m in sys.modules]"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  for command in cli.COMMANDS:
+    assert command in done.stdout
+
+
+def test_import_jaxgen_is_light_and_complete():
+  code = (
+    "import sys, jaxgen\nassert 'jax' not in sys.modules\n"
+    "assert all(getattr(jaxgen, n) for n in jaxgen.__all__)\n"
+    "families = ('vae', 'gan', 'flow', 'diffusion', 'autoregressive')\n"
+    "bad = [m for m in sys.modules if m == 'tensorflow' or m == 'torch'\n"
+    "       or (m.startswith('jaxgen.') and m.split('.')[1] in families)]\n"
+    "assert not bad, bad"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.smoke
+def test_train_leaves_a_complete_record(workdir):
+  names = {p.name for p in workdir.iterdir()}
+  assert names >= {
+    *("config.json", "experiment.py", "run.json", "metrics.jsonl", "timing.jsonl"),
+    *("checkpoints", "samples", "tensorboard"),
+  }
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["num_steps"] == 8
+  run = json.loads((workdir / "run.json").read_text())
+  assert run["seed"] == 3
+  found = run["starts"][0]
+  assert {"python", "jax", "flax", "optax", "jaxgen", "git", "devices"} <= found.keys()
+  assert (workdir / "experiment.py").read_text() == Path(TOY).read_text()
+
+
+def test_train_ends_by_naming_the_samples(workdir, capsys):
+  cli.main(["train", TOY, f"--workdir={workdir}", "--config.num_steps=8", "--seed=3"])
+  last = capsys.readouterr().out.strip().splitlines()[-1]
+  path = Path(last.removeprefix("samples: "))
+  assert path.name == "step_00000008.png"
+  assert Image.open(path).size[0] >= 256
+
+
+def test_another_seed_is_refused(workdir, capsys):
+  text = fails(capsys, "train", TOY, f"--workdir={workdir}", "--config.num_steps=8")
+  assert "was started with --seed=3, not 0" in text
+
+
+def test_a_resume_that_fails_leaves_the_record_alone(workdir, capsys):
+  before = (workdir / "config.json").read_text()
+  argv = ("train", TOY, f"--workdir={workdir}", "--seed=3", "--config.width=8")
+  text = fails(capsys, *argv)
+  assert "does not fit the method" in text
+  assert "params/net/Dense_0/kernel: saved float32[16, 16]" in text
+  assert (workdir / "config.json").read_text() == before
+
+
+def test_load_gives_back_method_state_and_config(workdir):
+  import jaxgen
+
+  run = jaxgen.load(workdir)
+  assert int(run.state.step) == 8
+  assert run.config.num_steps == 8
+  assert run.method.sample
+  earlier = jaxgen.load(workdir, step=7)
+  assert int(earlier.state.step) == 7
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "npz"])
+def test_sample(workdir, tmp_path, suffix):
+  out = tmp_path / f"grid.{suffix}"
+  cli.main(["sample", str(workdir), "--num=5", f"--out={out}"])
+  if suffix == "npz":
+    assert np.load(out)["samples"].shape == (5, 4, 4, 1)
+  else:
+    image = Image.open(out)
+    assert getattr(image, "n_frames", 1) == (5 if suffix == "gif" else 1)
+
+
+def test_samples_are_a_function_of_the_seed(workdir, tmp_path):
+  for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+    cli.main(["sample", str(workdir), f"--seed={seed}", f"--out={tmp_path}/{name}.npz"])
+  a, b, c = (np.load(tmp_path / f"{n}.npz")["samples"] for n in "abc")
+  np.testing.assert_array_equal(a, b)
+  assert not np.array_equal(a, c)
+
+
+def test_sample_errors(workdir, tmp_path, capsys):
+  folder, out = str(workdir), f"--out={tmp_path}/x.png"
+  assert "no --mode=invert, only ['sample']" in fails(
+    capsys, "sample", folder, out, "--mode=invert"
+  )
+  assert "the batches have no label" in fails(
+    capsys, "sample", folder, out, "--label=3"
+  )
+  assert "expected a name in .png, .gif or .npz" in fails(
+    capsys, "sample", folder, f"--out={tmp_path}/x.bmp"
+  )
+  assert "holds no run" in fails(capsys, "sample", str(tmp_path), out)
+
+
+def test_evaluate(workdir, capsys):
+  cli.main(["evaluate", str(workdir)])
+  import toy
+
+  mean = toy.Numbers().images(12345, 10).mean() / 127.5 - 1
+  out = capsys.readouterr().out
+  assert "step 8" in out
+  assert float(out.split("mean: ")[1]) == pytest.approx(mean, abs=1e-5)
+
+
+def test_describe(capsys):
+  cli.main(["describe", TOY, "--json"])
+  info = json.loads(capsys.readouterr().out)
+  kernels, norm, bias = 2 * 16 * 16, 2 * 16, 16
+  assert info["networks"]["net"]["parameters"] == kernels + norm + bias
+  assert info["batch"] == {"image": "float32[8, 4, 4, 1]"}
+  assert info["flops_per_step"] > 3 * 2 * 2 * 8 * 16 * 16  # Forward and backward.
+  assert info["memory"]["parameters"] == 4 * info["networks"]["net"]["parameters"]
+  cli.main(["describe", TOY])
+  text = capsys.readouterr().out
+  assert "net: 560 parameters" in text
+  assert "Dense_0/kernel" in text
+
+
+@pytest.mark.parametrize(
+  ("name", "parameters"),
+  [
+    ("diffusion/ddpm_cifar10", {"net": 35_746_307}),
+    ("gan/dcgan_64", {"gen": 3_576_704, "disc": 2_765_568}),
+  ],
+)
+def test_published_parameter_counts(name, parameters, capsys):
+  cli.main(["describe", name, "--json"])
+  info = json.loads(capsys.readouterr().out)
+  found = {k: v["parameters"] for k, v in info["networks"].items()}
+  assert found == parameters
+
+
+def test_dry_run_and_bench(capsys, tmp_path):
+  cli.main(["train", TOY, f"--workdir={tmp_path}/x", "--dry_run"])
+  out = capsys.readouterr().out
+  assert "peak memory per device" in out
+  assert "loss: " in out
+  assert not (tmp_path / "x").exists()
+  cli.main(["bench", TOY, "--steps=4"])
+  out = capsys.readouterr().out
+  for word in ("step + data", "images/s", "waited for data", "overhead", "compile time"):
+    assert word in out
+  assert "of which the loop waits" in out
+
+
+def test_list_names_every_experiment_and_its_number(capsys):
+  cli.main(["list"])
+  out = capsys.readouterr().out
+  for path in cli.experiments_dir().glob("*/*.py"):
+    assert f"{path.parent.name}/{path.stem}\n" in out
+  for method in ("diffusion/ddpm", "gan/dcgan", "vae/vae"):
+    assert f"  {method}: " in out
+  assert "FID 3.17" in out
+  assert "not said" not in out
+
+
+def test_find_experiment(capsys):
+  assert cli.find_experiment("diffusion/ddpm_digits").name == "ddpm_digits.py"
+  assert cli.find_experiment(TOY) == Path(TOY)
+  text = fails(capsys, "train", "diffusion/dpm_digits", "--workdir=x")
+  assert "did you mean diffusion/ddpm_digits?" in text
+
+
+def test_overrides():
+  config = ConfigDict(
+    {"net": {"channels": 8, "mults": (1, 2)}, "lr": 0.1, "flip": False, "path": "a"}
+  )
+  values = {"net.channels": "32", "net.mults": "(1, 4)", "lr": "1", "flip": "true"}
+  override(config, {**values, "path": "3"})
+  assert flatten(config) == {
+    **{"net.channels": 32, "net.mults": (1, 4), "lr": 1.0, "flip": True, "path": "3"}
+  }
+  override(config, json.loads(config.to_json()))  # As `load` does.
+  assert config.net.mults == (1, 4)
+  with pytest.raises(KeyError, match=r"did you mean config\.net\.channels\?"):
+    override(config, {"net.chanels": "3"})
+  with pytest.raises(TypeError, match=r"config.net.channels='x' is of type str"):
+    override(config, {"net.channels": "x"})
+  with pytest.raises(TypeError, match="expected int like 32"):
+    override(config, {"net.channels": "1.5"})
+
+
+def test_misspelt_flags_are_errors(capsys):
+  for argv in (["train", TOY, "--workdir=x", "--sed=1"], ["list", "--config.a=1"]):
+    with pytest.raises(SystemExit) as caught:
+      cli.main(argv)
+    assert caught.value.code == 2
+    assert "unknown argument" in capsys.readouterr().err
+  text = fails(capsys, "train", TOY, "--workdir=x", "--config.nun_steps=1")
+  assert "did you mean config.num_steps?" in text
+  text = fails(capsys, "train", TOY, "--workdir=x", "--backend=pmap", "--fsdp=2")
+  assert "--fsdp=2 needs --backend=jit" in text
+
+
+def test_bugs_keep_their_traceback(tmp_path):
+  path = tmp_path / "broken.py"
+  path.write_text("def get_config(): return {}.x\ndef build(config): pass")
+  with pytest.raises(AttributeError):
+    cli.main(["describe", str(path)])
+
+
+def test_new_writes_a_method_that_trains(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  cli.main(["new", "mine"])
+  assert "def mine(net" in Path("mine.py").read_text()
+  cli.main(["train", "mine.py", "--workdir=run", "--config.num_steps=3"])
+  assert "trained 3 steps" in capsys.readouterr().out
+  assert "mine.py exists" in fails(capsys, "new", "mine")
+  assert "no Python name" in fails(capsys, "new", "my-method")

@@ -1,0 +1,105 @@
+"""Who may import what: imports go downwards only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "jaxgen"
+FAMILIES = {"vae", "gan", "flow", "diffusion", "autoregressive"}
+LIBRARIES = {"jax", "flax", "optax", "numpy"}
+LAYERS = {  # folder or module: what of jaxgen it may import
+  "ops": {"ops"},
+  "nn": {"ops", "nn"},
+  "losses": {"ops", "losses"},
+  "metrics": {"ops", "metrics"},
+  "data": {"data"},
+  "parallel": set(),
+  "method": {"parallel"},
+  "viz": set(),
+  "config": set(),
+  "checkpoint": {"method"},
+  "run": {"checkpoint", "config", "method", "parallel"},
+  "train": {"checkpoint", "method", "parallel", "run", "viz"},
+}
+FORBIDDEN = {
+  *("tensorflow", "tensorflow_hub", "tensorflow_probability", "clu", "distrax"),
+  *("transformers", "torch"),
+}
+
+
+def imports(path):
+  """Absolute names of everything a file imports, also inside functions."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      if node.module == "jaxgen":
+        yield from (f"jaxgen.{alias.name}" for alias in node.names)
+      else:
+        yield node.module
+
+
+def violations(path, layer, relative):
+  for name in imports(path):
+    top, *rest = name.split(".")
+    if top in FORBIDDEN:
+      yield f"{relative} imports {name}"
+    elif name.startswith(("flax.training", "jax.tools")):
+      yield f"{relative} imports {name}"
+    elif layer == "data" and top == "jax":
+      yield f"{relative} imports {name}"
+    elif layer in FAMILIES and top not in {"jaxgen", *LIBRARIES, "collections", "typing",
+                                           "functools", "math", "dataclasses"}:
+      yield f"{relative} imports {name}"
+    elif top == "jaxgen" and layer in LAYERS and rest[0] not in LAYERS[layer]:
+      yield f"{relative} imports {name}"
+    elif top == "jaxgen" and layer in FAMILIES:
+      if rest[0] not in {"method", "nn", "losses", "ops", layer}:
+        yield f"{relative} imports {name}"
+      elif rest[0] == layer and is_paper(PACKAGE / layer / f"{rest[1]}.py"):
+        yield f"{relative} imports another paper, {name}"
+
+
+def is_paper(path):
+  """Whether a file holds a factory that carries its name."""
+  functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
+  return path.stem in {n.name for n in functions}
+
+
+@pytest.mark.smoke
+def test_imports_go_downwards_only():
+  found = []
+  for path in PACKAGE.rglob("*.py"):
+    relative = path.relative_to(PACKAGE)
+    found += violations(path, relative.parts[0].removesuffix(".py"), relative)
+  assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+  ("layer", "text"),
+  [
+    ("gan", "from jaxgen.gan.dcgan import dcgan"),
+    ("gan", "from jaxgen import train"),
+    ("vae", "import jaxgen.data"),
+    ("nn", "from jaxgen.losses import gaussian"),
+    ("data", "import jax"),
+    ("method", "def f():\n  from jaxgen import run"),
+    ("diffusion", "import tensorflow_probability as tfp"),
+    ("cli", "from flax.training import train_state"),
+  ],
+)
+def test_the_rules_catch_what_they_forbid(layer, text, tmp_path):
+  path = tmp_path / "x.py"
+  path.write_text(text)
+  assert list(violations(path, layer, "x.py"))
+
+
+def test_nothing_under_jaxgen_reads_a_config_but_the_runner():
+  readers = {
+    str(p.relative_to(PACKAGE))
+    for p in PACKAGE.rglob("*.py")
+    if any(n.startswith("ml_collections") for n in imports(p))
+  }
+  assert readers <= {"config.py", "run.py", "cli.py", "template.py"}

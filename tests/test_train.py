@@ -1,0 +1,243 @@
+"""The runner: resume, phases, logs, evaluation, stops."""
+
+import itertools
+import json
+import os
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from jaxgen import parallel, run, train
+from jaxgen.train import Every, fit
+
+
+def backend(num=2):
+  return parallel.jit_backend(jax.devices()[:num])
+
+
+def toy_fit(workdir, num_steps=12, devices=2, **changes):
+  config = toy.get_config()
+  config.num_steps, config.save = num_steps, changes.pop("save", 5)
+  config.second = changes.pop("second", 0)
+  kwargs = toy.build(config) | {"backend": backend(devices)} | changes
+  return jax.device_get(fit(**kwargs, workdir=workdir))
+
+
+def files(workdir):
+  """Everything that must be the same bytes in every run."""
+  paths = [workdir / "metrics.jsonl", *sorted((workdir / "samples").iterdir())]
+  return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("uninterrupted")
+  return toy_fit(workdir), files(workdir)
+
+
+@pytest.mark.smoke
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted):
+  toy_fit(tmp_path, num_steps=7)
+  # The shorter run logged its last step too; what it logs again must not differ.
+  state = toy_fit(tmp_path)
+  chex.assert_trees_all_equal(state, uninterrupted[0])
+  lines = [json.loads(x) for x in files(tmp_path)["metrics.jsonl"].splitlines()]
+  expected = [json.loads(x) for x in uninterrupted[1]["metrics.jsonl"].splitlines()]
+  assert [x for x in lines if x["step"] != 7] == expected
+  png = "step_00000012.png"
+  assert files(tmp_path)[png] == uninterrupted[1][png]
+
+
+def test_files_of_a_run(tmp_path, uninterrupted):
+  toy_fit(tmp_path)
+  assert sorted(uninterrupted[1]) == [
+    "metrics.jsonl", "step_00000010.png", "step_00000012.png",
+  ]  # fmt: skip
+  assert files(tmp_path) == uninterrupted[1]
+  steps = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").open()]
+  assert steps == [3, 6, 9, 10, 12, 12]
+  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+    "10",
+    "12",
+    "5",
+  ]
+  assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_steps_per_call_changes_nothing(tmp_path, uninterrupted):
+  state = toy_fit(tmp_path, steps_per_call=4)
+  chex.assert_trees_all_equal(state, uninterrupted[0])
+  assert files(tmp_path) == uninterrupted[1]
+
+
+def test_pmap_fit_resumes(tmp_path):
+  make = lambda: parallel.pmap_backend(jax.devices()[:2])
+  toy_fit(tmp_path / "a", num_steps=5, backend=make())
+  a = toy_fit(tmp_path / "a", backend=make())
+  b = toy_fit(tmp_path / "b", backend=make())
+  chex.assert_trees_all_equal(a, b)
+
+
+def test_phases_carry_the_state_and_resume(tmp_path):
+  whole = toy_fit(tmp_path / "a", num_steps=6, second=6)
+  assert int(whole.step) == 12
+  for stop in (6, 9):  # At the boundary, and inside the second phase.
+    workdir = tmp_path / str(stop)
+    toy_fit(workdir, num_steps=6, second=stop - 6)
+    resumed = toy_fit(workdir, num_steps=6, second=6)
+    chex.assert_trees_all_equal(resumed, whole)
+  one_phase = toy_fit(tmp_path / "b", num_steps=12)
+  assert not np.array_equal(
+    jax.tree.leaves(one_phase.params)[0], jax.tree.leaves(whole.params)[0]
+  )  # The second phase began from the averages, with a fresh optimiser.
+
+
+def test_carry_sees_the_last_state_of_the_phase_before(tmp_path):
+  seen = {}
+
+  def carry(last, fresh):
+    seen.update(last=jax.device_get(last), fresh=jax.device_get(fresh))
+    return toy.carry(last, fresh)
+
+  method = toy.toy(toy.Net(), tx=optax.sgd(0.0))
+  then = (run.Phase(method, toy.Numbers(), 2, carry),)
+  end = toy_fit(tmp_path, num_steps=4, then=then)
+  alone = toy_fit(tmp_path / "alone", num_steps=4)
+  chex.assert_trees_all_equal(seen["last"], alone)
+  chex.assert_trees_all_close(end.params, alone.ema, atol=0)  # sgd(0) moved nothing.
+
+
+def test_phase_at():
+  phases = [run.Phase(None, None, n) for n in (5, 3, 2)]
+  found = [run.phase_at(phases, step) for step in (0, 1, 5, 6, 8, 9, 10, 99)]
+  assert found == [(0, 0), (0, 0), (0, 0), (1, 5), (1, 5), (2, 8), (2, 8), (2, 8)]
+
+
+def test_nan_stops_at_its_step_and_keeps_good_checkpoints(tmp_path):
+  config = toy.get_config()
+  method = toy.build(config)["method"]
+
+  def train_step(state, batch, key):
+    state, metrics = method.train_step(state, batch, key)
+    bad = state.step + 1 >= 8
+    return state, {**metrics, "loss": jnp.where(bad, jnp.nan, metrics["loss"])}
+
+  broken = method._replace(train_step=train_step)
+  with pytest.raises(FloatingPointError, match="loss not finite at step 8"):
+    toy_fit(tmp_path, method=broken, save=3)
+  assert run.Checkpoints(tmp_path).manager.latest_step() == 6
+  state = toy_fit(tmp_path, save=3)  # Repaired, it goes on from there.
+  assert int(state.step) == 12
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+  method = toy.build(toy.get_config())["method"]
+
+  def train_step(state, batch, key):
+    state, metrics = method.train_step(state, batch, key)
+    factor = jnp.where(state.step + 1 == 6, jnp.inf, 1.0)
+    return state.replace(ema=jax.tree.map(lambda x: x * factor, state.ema)), metrics
+
+  with pytest.raises(FloatingPointError, match="not finite after step 6"):
+    toy_fit(tmp_path, method=method._replace(train_step=train_step), save=3)
+  assert run.Checkpoints(tmp_path).manager.latest_step() == 3
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_evaluation_is_the_exact_mean_of_real_rows(devices, tmp_path):
+  toy_fit(tmp_path, num_steps=10, devices=devices)
+  line = [json.loads(x) for x in (tmp_path / "metrics.jsonl").open()][-1]
+  images = toy.Numbers().images(12345, 10) / 127.5 - 1
+  np.testing.assert_allclose(line["eval_mean"], images.mean(), atol=1e-6)
+
+
+def test_evaluation_under_pmap_is_the_same():
+  method = toy.build(toy.get_config())["method"]
+  b = parallel.pmap_backend(jax.devices()[:4])
+  state = b.init(method.init, jax.random.key(0), toy.Numbers.spec)
+  step = b.compile_eval(train.with_mask(method.eval_step))
+  values = train.evaluate(step, state, toy.Numbers().epoch(), jax.random.key(0), b)
+  images = toy.Numbers().images(12345, 10) / 127.5 - 1
+  np.testing.assert_allclose(values["mean"], images.mean(), atol=1e-6)
+
+
+def test_evaluation_without_rows_is_an_error():
+  with pytest.raises(ValueError, match="no rows"):
+    train.evaluate(None, None, iter(()), jax.random.key(0), backend())
+
+
+def test_batch_size_must_fit_the_devices(tmp_path):
+  class Seven(toy.Numbers):
+    spec = {"image": np.zeros((7, 4, 4, 1), np.uint8)}  # noqa: RUF012
+
+  with pytest.raises(ValueError, match=r"batch size \[7\] .* 2 devices"):
+    toy_fit(tmp_path, train_data=Seven())
+
+
+def test_data_that_ends_is_an_error(tmp_path):
+  data = lambda first: itertools.islice(toy.Numbers()(first), 4 - first)
+  with pytest.raises(ValueError, match="train_data ended after step 4"):
+    toy_fit(tmp_path, train_data=data)
+
+
+def test_a_plain_function_is_data_enough(tmp_path, uninterrupted):
+  state = toy_fit(tmp_path, train_data=lambda first: toy.Numbers()(first))
+  chex.assert_trees_all_equal(state, uninterrupted[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(number, tmp_path, uninterrupted):
+  def data(first):
+    for k, batch in zip(itertools.count(first), toy.Numbers()(first), strict=False):
+      if k == 6 and first == 0:
+        os.kill(os.getpid(), number)
+      yield batch
+
+  before = signal.getsignal(number)
+  state = toy_fit(tmp_path, train_data=data)
+  assert int(state.step) == 7
+  assert signal.getsignal(number) is before
+  state = toy_fit(tmp_path, train_data=data)
+  chex.assert_trees_all_equal(state, uninterrupted[0])
+  assert files(tmp_path) == uninterrupted[1]
+
+
+def test_samples_have_the_same_latents_at_every_step(tmp_path):
+  method = toy.build(toy.get_config())["method"]
+  draw = lambda state, batch, key: {
+    "samples": jnp.tanh(jax.random.normal(key, batch["image"].shape))
+  }
+  toy_fit(tmp_path, method=method._replace(sample=draw))
+  a, b = [v for k, v in files(tmp_path).items() if k.endswith(".png")]
+  assert a == b
+
+
+def test_draw_any_number_of_rows_on_any_number_of_devices():
+  fn = lambda state, batch, key: {"x": batch["image"], "scalar": state["w"]}
+  for b in (backend(1), backend(8), parallel.pmap_backend(jax.devices()[:2])):
+    batch = {"image": toy.Numbers().images(0, 5)}
+    if b.num_devices == 2:
+      fn = lambda state, batch, key: {"x": batch["image"]}
+    state = b.put_state({"w": np.zeros((), np.float32)})
+    out = train.draw(b.compile_eval(fn), state, batch, jax.random.key(0), b)
+    np.testing.assert_allclose(out["x"], batch["image"] / 127.5 - 1, atol=1e-6)
+
+
+def test_conditioning_is_sorted_by_label():
+  data = lambda first: iter([{"image": np.arange(4), "label": np.array([2, 0, 1, 0])}])
+  batch = train.conditioning(data, 6)
+  assert batch["label"].tolist() == [0, 0, 0, 1, 2, 2]
+  assert batch["image"].tolist() == [1, 3, 1, 2, 0, 0]
+
+
+def test_every_zero_acts_at_the_end_only(tmp_path):
+  toy_fit(tmp_path, every=Every(log=0, eval=0, sample=0, save=0))
+  lines = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").open()]
+  assert lines == [12, 12]
+  assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["12"]
