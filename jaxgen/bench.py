@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import data, parallel, run, train
+from jaxgen import data, evaluate, parallel, run, train
 from jaxgen.checkpoint import Checkpoints
 
 
@@ -63,7 +63,7 @@ def bench(
   train.check_data(source, backend)
   spec, key = run.batch_spec(source), jax.random.key(seed)
   state = backend.init(method.init, key, spec)
-  batches = train.local_rows(source)(0)
+  batches = evaluate.local_rows(source)(0)
   placed = backend.put_batches([next(batches)])
   step, compile_seconds, cost = compile_step(method, backend, state, placed)
 

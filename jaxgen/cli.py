@@ -183,7 +183,7 @@ def _sample(args: argparse.Namespace) -> None:
   import jax
   import numpy as np
 
-  from jaxgen import run, train, viz
+  from jaxgen import evaluate, run, viz
   from jaxgen.method import averaged
 
   loaded = run.load(args.workdir, args.step)
@@ -198,12 +198,12 @@ def _sample(args: argparse.Namespace) -> None:
   if args.mode == "sample" and set(spec) <= known:
     batch = {k: np.zeros((args.num, *x.shape[1:]), x.dtype) for k, x in spec.items()}
   else:  # What is drawn for, or changed by a tool, are examples of the data.
-    batch = train.conditioning(loaded.phase.train_data, args.num)
+    batch = evaluate.conditioning(loaded.phase.train_data, args.num)
   if args.label is not None:
     batch["label"] = np.full_like(batch["label"], args.label)
   fn = backend.compile_eval(modes[args.mode])
   state = backend.put_state(averaged(loaded.state))
-  outputs = train.draw(fn, state, batch, jax.random.key(args.seed), backend)
+  outputs = evaluate.draw(fn, state, batch, jax.random.key(args.seed), backend)
   viz.save(args.out, outputs)
   print(f"{args.mode} of step {int(loaded.state.step)}: {args.out}")
 
@@ -212,17 +212,17 @@ def _evaluate(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
   import jax
 
-  from jaxgen import run, train
+  from jaxgen import evaluate, run
   from jaxgen.method import averaged
 
   loaded = run.load(args.workdir, args.step)
   data = loaded.built.get("eval_data")
   if not loaded.method.eval_step or data is None:
     raise ValueError(f"{args.workdir}: its method or experiment has no evaluation")
-  values = train.evaluate(
-    backend.compile_eval(train.with_mask(loaded.method.eval_step)),
+  values = evaluate.evaluate(
+    backend.compile_eval(evaluate.with_mask(loaded.method.eval_step)),
     backend.put_state(averaged(loaded.state)),
-    train.local_epoch(data),
+    evaluate.local_epoch(data),
     jax.random.key(args.seed),
     backend,
   )

@@ -138,11 +138,11 @@ def test_a_missing_network_is_listed(workdir):
   def other(step):
     return template(step).replace(ema={"net": template(step).params["net"]})
 
-  with Checkpoints(workdir) as checkpoints:
-    with pytest.raises(
-      ValueError, match="ema/net/b: saved nothing, method has float32"
-    ):
-      checkpoints.restore(other)
+  with (
+    Checkpoints(workdir) as checkpoints,
+    pytest.raises(ValueError, match="ema/net/b: saved nothing, method has float32"),
+  ):
+    checkpoints.restore(other)
 
 
 def test_an_unknown_step_is_an_error(workdir):

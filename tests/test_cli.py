@@ -184,7 +184,13 @@ def test_dry_run_and_bench(capsys, tmp_path):
   assert not (tmp_path / "x").exists()
   cli.main(["bench", TOY, "--steps=4"])
   out = capsys.readouterr().out
-  for word in ("step + data", "images/s", "waited for data", "overhead", "compile time"):
+  for word in (
+    "step + data",
+    "images/s",
+    "waited for data",
+    "overhead",
+    "compile time",
+  ):
     assert word in out
   assert "of which the loop waits" in out
 
@@ -214,7 +220,11 @@ def test_overrides():
   values = {"net.channels": "32", "net.mults": "(1, 4)", "lr": "1", "flip": "true"}
   override(config, {**values, "path": "3"})
   assert flatten(config) == {
-    **{"net.channels": 32, "net.mults": (1, 4), "lr": 1.0, "flip": True, "path": "3"}
+    "net.channels": 32,
+    "net.mults": (1, 4),
+    "lr": 1.0,
+    "flip": True,
+    "path": "3",
   }
   override(config, json.loads(config.to_json()))  # As `load` does.
   assert config.net.mults == (1, 4)

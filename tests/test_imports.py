@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+import sys
 
 import pytest
 
@@ -20,7 +21,8 @@ LAYERS = {  # folder or module: what of jaxgen it may import
   "config": set(),
   "checkpoint": {"method"},
   "run": {"checkpoint", "config", "method", "parallel"},
-  "train": {"checkpoint", "method", "parallel", "run", "viz"},
+  "evaluate": {"method", "parallel"},
+  "train": {"checkpoint", "evaluate", "method", "parallel", "run", "viz"},
 }
 FORBIDDEN = {
   *("tensorflow", "tensorflow_hub", "tensorflow_probability", "clu", "distrax"),
@@ -42,29 +44,28 @@ def imports(path):
 
 
 def violations(path, layer, relative):
+  """What a file imports that its layer may not."""
+  paper_may = {"jaxgen", *LIBRARIES, *sys.stdlib_module_names}
   for name in imports(path):
     top, *rest = name.split(".")
-    if top in FORBIDDEN:
+    own = rest[0] if top == "jaxgen" and rest else None
+    bad = top in FORBIDDEN or name.startswith(("flax.training", "jax.tools"))
+    bad |= layer == "data" and top == "jax"
+    if layer in FAMILIES:
+      bad |= top not in paper_may
+      bad |= own not in {None, "method", "nn", "losses", "ops", layer}
+      bad |= own == layer and is_paper(PACKAGE / layer / f"{rest[1]}.py")
+    elif own and layer in LAYERS:
+      bad |= own not in LAYERS[layer]
+    if bad:
       yield f"{relative} imports {name}"
-    elif name.startswith(("flax.training", "jax.tools")):
-      yield f"{relative} imports {name}"
-    elif layer == "data" and top == "jax":
-      yield f"{relative} imports {name}"
-    elif layer in FAMILIES and top not in {"jaxgen", *LIBRARIES, "collections", "typing",
-                                           "functools", "math", "dataclasses"}:
-      yield f"{relative} imports {name}"
-    elif top == "jaxgen" and layer in LAYERS and rest[0] not in LAYERS[layer]:
-      yield f"{relative} imports {name}"
-    elif top == "jaxgen" and layer in FAMILIES:
-      if rest[0] not in {"method", "nn", "losses", "ops", layer}:
-        yield f"{relative} imports {name}"
-      elif rest[0] == layer and is_paper(PACKAGE / layer / f"{rest[1]}.py"):
-        yield f"{relative} imports another paper, {name}"
 
 
 def is_paper(path):
   """Whether a file holds a factory that carries its name."""
-  functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
+  functions = [
+    n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)
+  ]
   return path.stem in {n.name for n in functions}
 
 

@@ -257,7 +257,7 @@ def test_bfloat16_computes_low_and_keeps_high():
 
   backend = parallel.jit_backend(jax.devices()[:1])
   low, losses_low = train(backend, method=method(jnp.bfloat16))
-  high, losses_high = train(backend, method=method(jnp.float32))
+  _, losses_high = train(backend, method=method(jnp.float32))
   for tree in (low.params, low.ema):
     assert {x.dtype for x in jax.tree.leaves(tree)} == {np.dtype(np.float32)}
   assert losses_low[0].dtype == np.float32

@@ -13,7 +13,7 @@ import optax
 import pytest
 import toy
 
-from jaxgen import parallel, run, train
+from jaxgen import evaluate, parallel, run
 from jaxgen.train import Every, fit
 
 
@@ -161,20 +161,20 @@ def test_evaluation_under_pmap_is_the_same():
   method = toy.build(toy.get_config())["method"]
   b = parallel.pmap_backend(jax.devices()[:4])
   state = b.init(method.init, jax.random.key(0), toy.Numbers.spec)
-  step = b.compile_eval(train.with_mask(method.eval_step))
-  values = train.evaluate(step, state, toy.Numbers().epoch(), jax.random.key(0), b)
+  step = b.compile_eval(evaluate.with_mask(method.eval_step))
+  values = evaluate.evaluate(step, state, toy.Numbers().epoch(), jax.random.key(0), b)
   images = toy.Numbers().images(12345, 10) / 127.5 - 1
   np.testing.assert_allclose(values["mean"], images.mean(), atol=1e-6)
 
 
 def test_evaluation_without_rows_is_an_error():
   with pytest.raises(ValueError, match="no rows"):
-    train.evaluate(None, None, iter(()), jax.random.key(0), backend())
+    evaluate.evaluate(None, None, iter(()), jax.random.key(0), backend())
 
 
 def test_batch_size_must_fit_the_devices(tmp_path):
   class Seven(toy.Numbers):
-    spec = {"image": np.zeros((7, 4, 4, 1), np.uint8)}  # noqa: RUF012
+    spec = {"image": np.zeros((7, 4, 4, 1), np.uint8)}
 
   with pytest.raises(ValueError, match=r"batch size \[7\] .* 2 devices"):
     toy_fit(tmp_path, train_data=Seven())
@@ -225,13 +225,13 @@ def test_draw_any_number_of_rows_on_any_number_of_devices():
     if b.num_devices == 2:
       fn = lambda state, batch, key: {"x": batch["image"]}
     state = b.put_state({"w": np.zeros((), np.float32)})
-    out = train.draw(b.compile_eval(fn), state, batch, jax.random.key(0), b)
+    out = evaluate.draw(b.compile_eval(fn), state, batch, jax.random.key(0), b)
     np.testing.assert_allclose(out["x"], batch["image"] / 127.5 - 1, atol=1e-6)
 
 
 def test_conditioning_is_sorted_by_label():
   data = lambda first: iter([{"image": np.arange(4), "label": np.array([2, 0, 1, 0])}])
-  batch = train.conditioning(data, 6)
+  batch = evaluate.conditioning(data, 6)
   assert batch["label"].tolist() == [0, 0, 0, 1, 2, 2]
   assert batch["image"].tolist() == [1, 3, 1, 2, 0, 0]
 

@@ -13,7 +13,8 @@ from jaxgen.nn.embed import timestep_embedding
 from jaxgen.nn.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden" / "unet_diffusers.npz"
-TINY = UNet(4, (1, 2), num_res_blocks=1, attention_resolutions=(4,), num_groups=2)
+TINY = UNet(4, (1, 2), num_res_blocks=1, attention_resolutions=(), num_groups=2)
+SHAPE = (2, 8, 8, 1)
 
 
 def variables_of(net, shape):
@@ -72,7 +73,8 @@ def test_equals_diffusers_in_float64():
   )
   assert ours.keys() == theirs.keys()
   for name, grad in theirs.items():
-    atol = 1e-10 * np.abs(grad).max()
+    # The gradient of a key's bias is zero: softmax takes no notice of a shift.
+    atol = 1e-10 * max(np.abs(grad).max(), 1e-3)
     np.testing.assert_allclose(ours[name], grad, rtol=0, atol=atol, err_msg=name)
 
 
@@ -89,51 +91,45 @@ def test_timestep_embedding_formula():
       timestep_embedding(jnp.zeros(1), dim)
 
 
-def test_starts_at_zero_and_dropout_acts_in_training_only():
-  shape = (2, 8, 8, 1)
-  x, t = random.normal(random.key(1), shape), jnp.array([0, 500])
-  fresh = jax.jit(TINY.init)(random.key(0), x, t)
-  assert not np.any(TINY.apply(fresh, x, t))
-
-  params = {"params": random_params(TINY, shape)}
+@pytest.fixture(scope="module")
+def tiny():
+  """A compiled network with its parameters, two images and their time steps."""
+  params = {"params": random_params(TINY, SHAPE)}
   apply = jax.jit(TINY.apply, static_argnames="train")
-  rngs = lambda i: {"dropout": random.key(i)}
+  return apply, params, random.normal(random.key(1), SHAPE), jnp.array([3, 500])
+
+
+def test_dropout_acts_in_training_only(tiny):
+  apply, params, x, t = tiny
   still = apply(params, x, t, train=False)
-  noisy = [apply(params, x, t, train=True, rngs=rngs(i)) for i in (0, 1)]
-  assert still.shape == shape
+  noisy = [
+    apply(params, x, t, train=True, rngs={"dropout": random.key(i)}) for i in (0, 1)
+  ]
+  assert still.shape == SHAPE
   assert np.all(still == apply(params, x, t, train=False))
   assert np.any(noisy[0] != noisy[1])
   assert np.any(noisy[0] != still)
 
 
-def test_every_input_matters_to_every_pixel():
-  """The receptive field is the image, and both images and times stay apart."""
-  shape = (2, 8, 8, 1)
-  params = {"params": random_params(TINY, shape)}
-  x, t = random.normal(random.key(1), shape), jnp.array([3, 500])
-
-  @jax.jit
-  def one_pixel(x, t):
-    return TINY.apply(params, x, t)[0, 0, 0, 0]
-
-  by_pixel = jax.grad(one_pixel)(x, t)
-  assert np.all(by_pixel[0] != 0)
-  assert np.all(by_pixel[1] == 0)
-  assert one_pixel(x, t) != one_pixel(x, t.at[0].set(4))
-  assert one_pixel(x, t) == one_pixel(x, t.at[1].set(4))
+def test_every_pixel_sees_its_own_image_and_time_only(tiny):
+  apply, params, x, t = tiny
+  y = apply(params, x, t, train=False)
+  corner = apply(params, x.at[0, 7, 7].add(1.0), t, train=False)
+  assert np.all(corner[0] != y[0])
+  np.testing.assert_array_equal(corner[1], y[1])
+  later = apply(params, x, t.at[0].set(4), train=False)
+  assert np.all(later[0] != y[0])
+  np.testing.assert_array_equal(later[1], y[1])
 
 
-def test_bfloat16_computes_close_to_float32():
-  shape = (2, 8, 8, 1)
-  params = random_params(TINY, shape)
-  x, t = random.normal(random.key(1), shape), jnp.array([3, 500])
+def test_bfloat16_computes_close_to_float32(tiny):
+  apply, params, x, t = tiny
   half = TINY.clone(dtype=jnp.bfloat16)
-  y = jax.jit(TINY.apply)({"params": params}, x, t)
-  y_half = jax.jit(half.apply)({"params": params}, x, t)
+  y = apply(params, x, t, train=False)
+  y_half = jax.jit(half.apply)(params, x, t)
   assert y_half.dtype == jnp.float32
-  assert {p.dtype for p in jax.tree.leaves(variables_of(half, shape))} == {
-    jnp.dtype("float32")
-  }
+  leaves = jax.tree.leaves(variables_of(half, SHAPE))
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
   error = np.abs(y_half - y).max() / np.abs(y).max()
   assert 0 < error < 0.05
 

@@ -1,0 +1,105 @@
+"""What a trained state gives: samples, outputs of tools, means over a data set."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import parallel
+from jaxgen.method import Batch, PyTree, TrainState
+
+Data = Callable[[int], Iterator[Batch]]
+
+
+def conditioning(data: Data, num: int) -> PyTree:
+  """What samples are drawn for: `num` rows of the first batch, sorted by label."""
+  batch = {k: np.asarray(v) for k, v in next(iter(data(0))).items()}
+  rows = np.arange(num) % len(next(iter(batch.values())))
+  if "label" in batch:
+    rows = rows[np.argsort(batch["label"][rows], kind="stable")]
+  return {k: v[rows] for k, v in batch.items()}
+
+
+def draw(
+  fn: Callable,
+  state: TrainState,
+  batch: PyTree,
+  key: jax.Array,
+  backend: parallel.Backend,
+) -> dict[str, np.ndarray]:
+  """Outputs of a compiled `sample` or tool for any number of rows.
+
+  Args:
+    fn: From `backend.compile_eval`.
+    state: Averaged, as compiled steps take it.
+    batch: Global host batch; the same on every process.
+    key: The samples are a function of it, not of the number of devices under jit.
+    backend: Where `fn` was compiled.
+  """
+  num = len(next(iter(batch.values())))
+  padded = -(-num // backend.num_devices) * backend.num_devices
+  rows = np.arange(padded) % num
+  placed = backend.put_batch(_rows({k: v[rows] for k, v in batch.items()}))
+  outputs = fn(state, placed, key)
+  cut = lambda x: x[:num] if x.ndim and len(x) == padded else x
+  return jax.tree.map(cut, jax.device_get(outputs))
+
+
+def with_mask(eval_step: Callable) -> Callable:
+  """`eval_step`, also returning which rows are real, as `evaluate` needs it."""
+  return lambda state, batch, key: (eval_step(state, batch, key), batch["row_mask"])
+
+
+def evaluate(
+  eval_step: Callable,
+  state: TrainState,
+  batches: Iterator[Batch],
+  key: jax.Array,
+  backend: parallel.Backend,
+) -> dict[str, float]:
+  """Means of per-example metrics over the real rows of `batches`.
+
+  Args:
+    eval_step: `backend.compile_eval(with_mask(method.eval_step))`.
+    state: Averaged, as compiled steps take it.
+    batches: Host batches of this process; rows whose batch["row_mask"] is 0 are
+      padding. Without that entry every row counts.
+    key: Batch i uses `fold_in(key, i)`.
+    backend: Where `eval_step` was compiled.
+  """
+  totals, count = {}, 0
+  for i, batch in enumerate(batches):
+    every_row = np.ones(len(next(iter(batch.values()))), np.float32)
+    placed = backend.put_batch({"row_mask": every_row, **batch})
+    values, mask = jax.device_get(eval_step(state, placed, jax.random.fold_in(key, i)))
+    real = mask > 0
+    for name, value in values.items():
+      totals[name] = totals.get(name, 0.0) + value[real].sum(dtype=np.float64)
+    count += real.sum()
+  if not count:
+    raise ValueError("eval_data gave no rows to evaluate")
+  return {name: float(total / count) for name, total in totals.items()}
+
+
+def local_rows(data: Data) -> Data:
+  """`data`, cut to the rows of every global batch that this process feeds."""
+  index, count = jax.process_index(), jax.process_count()
+  if count == 1:
+    return lambda first: iter(data(first))
+  if hasattr(data, "shard"):
+    return data.shard(index, count)
+  return lambda first: (_rows(batch) for batch in data(first))
+
+
+def local_epoch(data: Any) -> Iterator[Batch]:
+  """One pass over an evaluation set, cut like `local_rows`."""
+  if hasattr(data, "epoch"):
+    return data.shard(jax.process_index(), jax.process_count()).epoch()
+  return map(_rows, data())
+
+
+def _rows(batch: PyTree) -> PyTree:
+  index, count = jax.process_index(), jax.process_count()
+  cut = lambda x: x[index * len(x) // count : (index + 1) * len(x) // count]
+  return jax.tree.map(cut, batch)

@@ -1,0 +1,250 @@
+"""The generic table: what every method must do. A new method is one row.
+
+Networks are tiny and images 8x8, since compiling is what takes the time; a row
+shares its compiled steps among the tests.
+"""
+
+import functools
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_parallel import collectives
+
+from jaxgen import data, parallel
+from jaxgen.diffusion.ddpm import ddpm, linear_betas
+from jaxgen.gan import dcgan
+from jaxgen.gan.adversarial import two_player
+from jaxgen.losses.adversarial import hinge
+from jaxgen.method import averaged
+from jaxgen.nn.unet import UNet
+from jaxgen.vae.vae import FullyConnected, vae
+
+SPEC = {
+  "image": np.broadcast_to(np.zeros((), np.uint8), (8, 8, 8, 1)),
+  "label": np.broadcast_to(np.zeros((), np.int32), (8,)),
+}
+
+
+class ConditionalGen(nn.Module):
+  @nn.compact
+  def __call__(self, z, label, train):
+    h = nn.Dense(4 * 4 * 4)(z) + nn.Embed(10, 64)(label)
+    h = nn.relu(nn.BatchNorm(not train)(h)).reshape(-1, 4, 4, 4)
+    return nn.tanh(nn.ConvTranspose(1, (4, 4), (2, 2))(h))
+
+
+class ConditionalDisc(nn.Module):
+  @nn.compact
+  def __call__(self, x, label, train):
+    h = nn.leaky_relu(nn.Conv(4, (4, 4), (2, 2))(x)).reshape(len(x), -1)
+    return nn.Dense(1)(h)[:, 0] + (nn.Embed(10, 64)(label) * h).sum(1)
+
+
+def make_ddpm():
+  net = UNet(8, (1, 2), 1, (4,), num_groups=4)
+  return ddpm(net, tx=optax.adam(1e-2), betas=linear_betas(8, 1e-2, 0.5), ema_decay=0.9)
+
+
+def make_vae():
+  return vae(FullyConnected((8, 8, 1), (16,), 4), tx=optax.adam(1e-2), binarize=False)
+
+
+def make_dcgan():
+  gen = dcgan.Generator(channels=1, width=4, num_doublings=1)
+  disc = dcgan.Discriminator(width=4, num_halvings=1)
+  tx = optax.adam(2e-3, b1=0.5)
+  return dcgan.dcgan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4)
+
+
+def make_two_player():
+  tx = optax.adam(2e-3, b1=0.5)
+  return two_player(
+    ConditionalGen(),
+    ConditionalDisc(),
+    loss=hinge,
+    gen_tx=tx,
+    disc_tx=tx,
+    latent_dim=4,
+    ema_decay=0.9,
+  )
+
+
+# name: (factory, the metric that must fall on one fixed batch)
+METHODS = {
+  "vae/vae": (make_vae, "loss"),
+  "gan/dcgan": (make_dcgan, "disc_loss"),
+  "gan/adversarial (labels, EMA)": (make_two_player, "disc_loss"),
+  "diffusion/ddpm": (make_ddpm, "loss"),
+}
+rows = pytest.mark.parametrize("name", METHODS)
+
+
+def batch(i):
+  return next(data.synthetic(SPEC, seed=i)(0))
+
+
+@functools.cache
+def compiled(name, devices=1, fsdp=1, pmap=False):
+  """(method, backend, train step), compiled once for all tests of a row."""
+  method = METHODS[name][0]()
+  some = jax.devices()[:devices]
+  backend = (
+    parallel.pmap_backend(some) if pmap else parallel.jit_backend(some, fsdp=fsdp)
+  )
+  return method, backend, backend.compile_train(method.train_step)
+
+
+def train(name, steps=3, fixed=False, **kwargs):
+  """(state before, state after, metrics of every step), in host memory."""
+  method, backend, step = compiled(name, **kwargs)
+  state = backend.init(method.init, jax.random.key(0), SPEC)
+  before = jax.device_get(backend.get_state(state))
+  history = []
+  for i in range(steps):
+    batches = backend.put_batches([batch(0 if fixed else i)])
+    state, metrics = step(state, batches, jax.random.key(7))
+    history.append({k: float(v[0]) for k, v in jax.device_get(metrics).items()})
+  return before, state, history
+
+
+@pytest.mark.smoke
+@rows
+def test_state_holds_arrays_by_network(name):
+  state, _, _ = train(name, steps=0)
+  assert all(isinstance(x, np.ndarray | np.generic) for x in jax.tree.leaves(state))
+  assert state.step.dtype == np.int32
+  assert state.step == 0
+  assert set(state.opt) <= set(state.params)
+  assert set(state.ema) <= set(state.params)
+  for name_ in state.ema:
+    chex.assert_trees_all_equal(state.ema[name_], state.params[name_])
+
+
+@rows
+def test_three_steps_change_every_network_with_an_optimiser(name):
+  before, state, history = train(name)
+  after = jax.device_get(state)
+  assert after.step == 3
+  for network, params in before.params.items():
+    moved = jax.tree.map(
+      lambda a, b: bool((a != b).any()), params, after.params[network]
+    )
+    if network in after.opt:
+      assert jax.tree.all(moved), (network, moved)
+    else:
+      chex.assert_trees_all_equal(params, after.params[network])
+  for network, average in before.ema.items():
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), average, after.ema[network])
+    assert jax.tree.all(moved)
+  for metrics in history:
+    assert metrics
+    assert all(np.isfinite(v) for v in metrics.values()), metrics
+
+
+@rows
+def test_devices_and_sharding_change_nothing(name, monkeypatch):
+  monkeypatch.setattr(parallel, "MIN_SHARDED_SIZE", 8)
+  _, one, history = train(name)
+  for kwargs in ({"devices": 2}, {"devices": 2, "fsdp": 2}):
+    _, other, other_history = train(name, **kwargs)
+    chex.assert_trees_all_close(jax.device_get(other), jax.device_get(one), atol=2e-5)
+    chex.assert_trees_all_close(other_history, history, rtol=1e-4, atol=1e-5)
+
+
+@rows
+def test_pmap_keeps_replicas_identical(name):
+  _, state, history = train(name, devices=2, pmap=True)
+  a, b = (jax.tree.map(lambda x: x[i], jax.device_get(state)) for i in (0, 1))
+  chex.assert_trees_all_equal(a, b)
+  assert all(np.isfinite(v) for v in history[-1].values())
+
+
+@rows
+def test_the_same_run_twice_is_the_same_and_compiles_once(name):
+  _, first, _ = train(name)
+  _, second, _ = train(name)
+  chex.assert_trees_all_equal(jax.device_get(first), jax.device_get(second))
+  assert compiled(name)[2]._cache_size() == 1
+
+
+@rows
+def test_only_gradients_and_statistics_are_communicated(name):
+  """A data-parallel step reduces gradients, batch norms and scalars, no images."""
+  method, backend, step = compiled(name, devices=2)
+  state = backend.init(method.init, jax.random.key(0), SPEC)
+  batches = backend.put_batches([batch(0)])
+  found = collectives(step.lower(state, batches, jax.random.key(0)).compile().as_text())
+  assert {kind for kind, _ in found} == {"all-reduce"}
+  gradients = sum(
+    x.nbytes for x in jax.tree.leaves({n: state.params[n] for n in state.opt})
+  )
+  statistics = sum(x.nbytes for x in jax.tree.leaves(state.stats))
+  scalars = 4 * 16
+  total = sum(size for _, size in found)
+  # A batch norm reduces its sums forwards and backwards, for each pass it is in.
+  assert gradients <= total <= gradients + 12 * statistics + scalars, found
+
+
+@rows
+def test_loss_on_one_batch_falls(name):
+  metric = METHODS[name][1]
+  _, _, history = train(name, steps=60, fixed=True)
+  values = [h[metric] for h in history]
+  assert np.mean(values[-15:]) < 0.9 * np.mean(values[:5]), values
+
+
+@rows
+def test_sample_is_a_function_of_its_key_in_shape_and_range(name):
+  method, backend, _ = compiled(name, devices=2)
+  _, state, _ = train(name, devices=2)
+  fn = backend.compile_eval(method.sample)
+  draw = lambda seed: np.asarray(
+    fn(averaged(state), backend.put_batch(batch(0)), jax.random.key(seed))["samples"]
+  )
+  a, b, c = draw(0), draw(0), draw(1)
+  assert a.shape == SPEC["image"].shape
+  assert a.dtype == np.float32
+  assert np.abs(a).max() <= 1.0
+  np.testing.assert_array_equal(a, b)
+  assert not np.array_equal(a, c)
+
+
+@rows
+def test_evaluation_is_per_example(name):
+  method, backend, _ = compiled(name)
+  if not method.eval_step:
+    pytest.skip("has no evaluation step")
+  _, state, _ = train(name)
+  fn = backend.compile_eval(method.eval_step)
+  values = fn(averaged(state), backend.put_batch(batch(0)), jax.random.key(0))
+  for key, value in values.items():
+    assert value.shape == (8,), key
+    assert value.dtype == np.float32, key
+    assert np.isfinite(value).all(), key
+
+
+@rows
+def test_tools_return_arrays_and_leave_the_state_alone(name):
+  method, backend, _ = compiled(name)
+  _, state, _ = train(name)
+  for tool in method.tools.values():
+    key = jax.random.key(0)
+    out = backend.compile_eval(tool)(averaged(state), backend.put_batch(batch(0)), key)
+    assert out
+    for array in out.values():
+      assert len(array) == 8
+      assert np.isfinite(array).all()
+
+
+@rows
+def test_init_reads_only_shapes(name):
+  method = METHODS[name][0]()
+  zeros = parallel.as_float(jax.tree.map(jnp.asarray, batch(0)))
+  a = jax.jit(method.init)(jax.random.key(0), zeros)
+  b = jax.jit(method.init)(jax.random.key(0), jax.tree.map(jnp.zeros_like, zeros))
+  chex.assert_trees_all_equal(a, b)
