@@ -59,6 +59,9 @@ class Method(NamedTuple):
   tools: Mapping[str, Callable[[TrainState, Batch, Array], dict[str, Array]]] = {}
 
 
+per_example = parallel.per_example  # The one word of a step that is about devices.
+
+
 def create_state(
   variables: Mapping[str, PyTree],
   optimizers: Mapping[str, optax.GradientTransformation],

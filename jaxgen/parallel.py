@@ -11,6 +11,7 @@ replica, key and batch-norm statistics; averages make the replicas equal again.
 """
 
 from collections.abc import Callable, Sequence
+import contextvars
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,18 @@ def pmean(tree: PyTree) -> PyTree:
     return jax.lax.pmean(tree, AXIS)
   except NameError:  # AXIS is unbound: arrays are global, there is nothing to do.
     return tree
+
+
+_split_rows = contextvars.ContextVar("split_rows", default=lambda x: x)
+
+
+def per_example(x: jax.Array) -> jax.Array:
+  """Splits [B, ...] over the devices under jit; the identity elsewhere.
+
+  For what a method draws by itself, such as latents: nothing else tells the compiler
+  that its rows belong to the examples, and every device would compute all of them.
+  """
+  return _split_rows.get()(x)
 
 
 def as_float(batch: PyTree) -> PyTree:
@@ -134,12 +147,27 @@ def jit_backend(
   devices = list(devices or jax.devices())
   if fsdp < 1 or len(devices) % fsdp:
     raise ValueError(f"fsdp={fsdp} must divide the number of devices, {len(devices)}")
+  mesh_platform = devices[0].platform
   grid = np.array(devices).reshape(-1, fsdp)
   mesh = Mesh(grid, (AXIS, FSDP_AXIS))
   whole = NamedSharding(mesh, P())
   split = NamedSharding(mesh, P((AXIS, FSDP_AXIS)))
   split_steps = NamedSharding(mesh, P(None, (AXIS, FSDP_AXIS)))
   sharding = lambda x: NamedSharding(mesh, state_spec(x.shape, fsdp))
+  split_rows = lambda x: jax.lax.with_sharding_constraint(x, split)
+
+  def splitting(fn: Callable) -> Callable:
+    """`fn`, traced with `per_example` splitting rows over this mesh."""
+
+    def traced(*args: Any) -> Any:
+      token = _split_rows.set(split_rows)
+      try:
+        return fn(*args)
+      finally:
+        _split_rows.reset(token)
+
+    return traced
+
   constrain = lambda state: jax.lax.with_sharding_constraint(
     state, jax.tree.map(sharding, state)
   )
@@ -151,19 +179,22 @@ def jit_backend(
   def compile_train(step_fn: Callable) -> Callable:
     def one_step(state, batch, key):  # noqa: ANN001, ANN202
       key = jax.random.fold_in(key, state.step)
-      state, metrics = step_fn(state, batch, key)
+      state, metrics = splitting(step_fn)(state, batch, key)
       return constrain(state.replace(step=state.step + 1)), metrics
 
     return jax.jit(_scan_steps(one_step), donate_argnums=0)
 
   def compile_eval(fn: Callable) -> Callable:
     return jax.jit(
-      lambda state, batch, key: fn(state, as_float(batch), key), out_shardings=whole
+      lambda state, batch, key: splitting(fn)(state, as_float(batch), key),
+      out_shardings=whole,
     )
 
   def init(fn: Callable, key: jax.Array, spec: PyTree) -> PyTree:
     make = lambda key: constrain(fn(key, zeros(spec)))
-    return jax.jit(make, in_shardings=whole)(key)
+    # Runs once: on a CPU, optimising its many draws would take most of the start.
+    quick = {"xla_backend_optimization_level": 0} if mesh_platform == "cpu" else None
+    return jax.jit(make, in_shardings=whole, compiler_options=quick)(key)
 
   def template(fn: Callable, spec: PyTree) -> PyTree:
     abstract = abstract_state(fn, spec)
@@ -198,7 +229,7 @@ def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
       f"--backend=pmap runs in one process, found {jax.process_count()}; use jit"
     )
   devices = list(devices or jax.devices())
-  n = len(devices)
+  n, single = len(devices), jit_backend(devices[:1])
   rows = lambda x, axis: np.reshape(x, (*x.shape[:axis], n, -1, *x.shape[axis + 1 :]))
   merge = lambda x: x.reshape((-1, *x.shape[2:]))
 
@@ -236,8 +267,8 @@ def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
 
   return Backend(
     num_devices=n,
-    init=lambda fn, key, spec: put_state(jax.jit(lambda k: fn(k, zeros(spec)))(key)),
-    template=jit_backend(devices[:1]).template,
+    init=lambda fn, key, spec: put_state(single.init(fn, key, spec)),
+    template=single.template,
     put_state=put_state,
     get_state=lambda state: jax.tree.map(lambda x: x[0], state),
     put_batch=lambda batch: jax.tree.map(lambda x: rows(x, 0), batch),

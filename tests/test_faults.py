@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from conftest import FLAGS_FOR_PROCESSES
 import numpy as np
 import pytest
 
@@ -25,8 +26,10 @@ def command(workdir, *flags, steps=STEPS):
 
 
 def start(workdir, *flags, steps=STEPS, **kwargs):
+  env = {**os.environ, "XLA_FLAGS": FLAGS_FOR_PROCESSES, **kwargs.pop("env", {})}
   return subprocess.Popen(
     command(workdir, *flags, steps=steps),
+    env=env,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -173,7 +176,7 @@ def free_port():
 def test_two_processes_train_the_same_as_one_with_two_devices(fsdp, tmp_path):
   address = f"127.0.0.1:{free_port()}"
   flags = (f"--fsdp={fsdp}",)
-  env = {**os.environ, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+  env = {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
   both = [
     start(
       tmp_path / "two",
@@ -187,9 +190,7 @@ def test_two_processes_train_the_same_as_one_with_two_devices(fsdp, tmp_path):
   for process in both:
     code, output = finish(process)
     assert code == 0, output
-  one = start(
-    tmp_path / "one", *flags, steps=12, env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-  )
+  one = start(tmp_path / "one", *flags, steps=12, env={"JAX_NUM_CPU_DEVICES": "2"})
   code, output = finish(one)
   assert code == 0, output
   states = final_state(tmp_path / "two"), final_state(tmp_path / "one")

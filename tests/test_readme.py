@@ -106,7 +106,7 @@ def test_the_readmes_method_survives_a_kill_bit_for_bit(backend, tmp_path):
   )
 
   def start(workdir):
-    flags = (f"--backend={backend}", "--config.num_steps=500", "--config.channels=16")
+    flags = (f"--backend={backend}", "--config.num_steps=300", "--config.channels=16")
     return subprocess.Popen(
       [sys.executable, "denoiser.py", f"--workdir={workdir}", *flags],
       cwd=tmp_path,
@@ -131,7 +131,7 @@ def test_the_readmes_method_survives_a_kill_bit_for_bit(backend, tmp_path):
   for x, y in zip(final_state(killed), final_state(whole), strict=True):
     assert x.tobytes() == y.tobytes()
   assert lines(killed) == lines(whole)
-  assert '"step": 500' in lines(whole)[-1]
+  assert '"step": 300' in lines(whole)[-1]
 
 
 # --- .ci/run ----------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 Jonathan Ho, Ajay Jain, Pieter Abbeel, 2020. https://arxiv.org/abs/2006.11239.
 The forward process, the simple loss (Algorithm 1), ancestral sampling (Algorithm 2),
-the bound on the likelihood, progressive generation (Section 4.2) and interpolation
-(Section 4.3), with the choices of the authors' code. The network is
+the bound on the likelihood, progressive generation (Section 4.3) and interpolation
+(Section 4.4), with the choices of the authors' code. The network is
 `jaxgen.nn.unet.UNet`; learning rate, warm-up and clipping belong to `tx`.
 
 Equation numbers are the paper's. Time steps count from 0: index t is its step t + 1.
@@ -39,6 +39,7 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
+  per_example,
   update_ema,
 )
 
@@ -130,7 +131,9 @@ def ddpm(
     interpolate: Mixtures of image i and image i + 1 (cyclically), encoded half-way
       and decoded. {"interpolations": f32 [B, K, H, W, C]}, ends included.
     bits_per_dim: Upper bound on -log2 p(x) per pixel and channel, for images of
-      256 levels. {"bits_per_dim": f32 [B]}. One call of the network per step.
+      256 levels, and its parts "rate" (L_1 + ... + L_T) and "distortion" (L_0).
+      {"bits_per_dim", "rate", "distortion"}, each f32 [B]. One call of the network
+      per step.
 
   Args:
     net: Predicts the noise. (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, C].
@@ -196,12 +199,12 @@ def ddpm(
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
-    x_t = random.normal(prior_key, batch["image"].shape)
+    x_t = per_example(random.normal(prior_key, batch["image"].shape))
     return {"samples": decode(state.params["net"], x_t, steps_key, num_steps)}
 
   def chain(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
-    x_t = random.normal(prior_key, batch["image"].shape)
+    x_t = per_example(random.normal(prior_key, batch["image"].shape))
     num_frames = min(NUM_FRAMES, num_steps)
     frames = jnp.zeros((2, num_frames, *x_t.shape))
 
@@ -234,18 +237,20 @@ def ddpm(
   def bits_per_dim(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     x = batch["image"]
 
-    def term(total: Array, t: Array) -> tuple[Array, None]:  # Eq. 5
+    def term(t: Array) -> Array:  # L_t of Eq. 5
       x_t = diffuse(process, x, t, random.normal(random.fold_in(key, t), x.shape))
       _, mean = denoise(state.params["net"], x_t, t)
       true_mean, true_var = posterior(process, x, x_t, t)
       kl = _gaussian_kl(true_mean, true_var, mean, process.reverse_var[t])
       last = -_log_level(x, mean, process.reverse_var[0])
-      return total + _mean(jnp.where(t > 0, kl, last)), None
+      return _mean(jnp.where(t > 0, kl, last)) / jnp.log(2.0)
 
     prior_var = process.noise[-1] ** 2
     prior = _mean(_gaussian_kl(process.signal[-1] * x, prior_var, 0.0, 1.0))
-    nats, _ = jax.lax.scan(term, prior, jnp.arange(num_steps))
-    return {"bits_per_dim": nats / jnp.log(2.0)}
+    terms = jax.lax.map(term, jnp.arange(num_steps))
+    rate, distortion = prior / jnp.log(2.0) + terms[1:].sum(axis=0), terms[0]
+    bits = rate + distortion
+    return {"bits_per_dim": bits, "rate": rate, "distortion": distortion}
 
   tools = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
   return Method(init, train_step, eval_step, sample, tools)

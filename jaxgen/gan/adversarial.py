@@ -16,6 +16,7 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
+  per_example,
   update_ema,
 )
 
@@ -122,7 +123,7 @@ def two_player(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
     image, label = batch["image"], batch.get("label")
-    z = random.normal(key, (len(image), latent_dim), image.dtype)
+    z = per_example(random.normal(key, (len(image), latent_dim), image.dtype))
 
     # The fakes are generated once; `pull_back` takes d loss / d fake to gradients.
     fake, pull_back, gen_stats = jax.vjp(
@@ -169,7 +170,7 @@ def two_player(
     return gen.apply(variables, z, label, train=False)
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    z = random.normal(key, (len(batch["image"]), latent_dim))
+    z = per_example(random.normal(key, (len(batch["image"]), latent_dim)))
     return {"samples": generate(state, z, batch.get("label"))}
 
   def interpolate(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
@@ -179,7 +180,8 @@ def two_player(
     """
     start_key, end_key = random.split(key)
     shape = (len(batch["image"]), latent_dim)
-    start, end = random.normal(start_key, shape), random.normal(end_key, shape)
+    start = per_example(random.normal(start_key, shape))
+    end = per_example(random.normal(end_key, shape))
     t = jnp.linspace(0.0, 1.0, NUM_INTERPOLATION_POINTS)
     label = batch.get("label")
     label = None if label is None else jnp.repeat(label, len(t), axis=0)

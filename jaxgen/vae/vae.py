@@ -31,6 +31,7 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
+  per_example,
 )
 
 NUM_INTERPOLATION_POINTS = 8
@@ -157,7 +158,7 @@ def vae(
     return {"elbo": bound, "reconstruction": reconstruction, "kl": kl}
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    z = random.normal(key, (len(batch["image"]), net.latent_dim))
+    z = per_example(random.normal(key, (len(batch["image"]), net.latent_dim)))
     return {"samples": to_image(state, z)}
 
   def encode(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:

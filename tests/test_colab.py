@@ -1,0 +1,58 @@
+"""The notebook runs from the first cell to the last, with a tiny budget."""
+
+from pathlib import Path
+
+COLAB = Path(__file__).resolve().parents[1] / "colab"
+TINY = """num_steps = 3
+overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]"""
+
+
+def read(path):
+  import nbformat
+
+  notebook = nbformat.read(path, as_version=4)
+  nbformat.validate(notebook)
+  return notebook
+
+
+def code_cells(notebook):
+  return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_committed_notebooks_are_clean():
+  paths = list(COLAB.glob("*.ipynb"))
+  assert paths
+  for path in paths:
+    notebook = read(path)
+    assert (notebook.nbformat, notebook.metadata.kernelspec.name) == (4, "python3")
+    for cell in code_cells(notebook):
+      assert cell.outputs == [], f"{path}: clear its outputs"
+      assert cell.execution_count is None, f"{path}: clear its outputs"
+
+
+def test_quickstart_runs(tmp_path, monkeypatch):
+  import nbclient
+
+  for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+    monkeypatch.setenv(name, str(tmp_path / name))  # No kernels or settings of a user.
+  notebook = read(COLAB / "quickstart.ipynb")
+  tags = lambda cell: cell.metadata.get("tags", ())
+  (parameters,) = [c for c in code_cells(notebook) if "parameters" in tags(c)]
+  parameters.source = TINY
+  (tmp_path / "cwd").mkdir()
+  client = nbclient.NotebookClient(
+    notebook,
+    timeout=300,
+    kernel_name="python3",
+    resources={"metadata": {"path": str(tmp_path / "cwd")}},
+  )
+  client.execute()  # An exception in a cell is raised here, with its traceback.
+
+  outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+  text = "".join(output.text for output in outputs if output.output_type == "stream")
+  assert "Warning" not in text, text
+  assert "trained 3 steps" in text
+  assert "trained 6 steps" in text
+  assert "step 6:" in text
+  pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+  assert len(pictures) == 3
