@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
   train = add("train", "Train an experiment, or resume it.", "experiment")
   train.add_argument("--workdir", required=True)
   train.add_argument("--seed", type=int, default=0)
-  train.add_argument("--steps_per_call", type=int, default=1)
+  train.add_argument("--steps_per_call", type=int, help="in one compiled call")
   train.add_argument("--dry_run", action="store_true", help="compile, one step, exit")
   add_device_flags(train)
 
@@ -165,7 +165,8 @@ def _train(args: argparse.Namespace) -> None:
 
   workdir = Path(args.workdir)
   start = lambda: record(workdir, path, config, args.seed)
-  built = {"steps_per_call": args.steps_per_call, **built}
+  if args.steps_per_call:
+    built["steps_per_call"] = args.steps_per_call
   state = fit(**built, workdir=workdir, seed=args.seed, backend=backend, on_start=start)
   pictures = sorted((workdir / "samples").glob("step_*.png"))
   total = built["num_steps"] + sum(p.num_steps for p in built.get("then", ()))
@@ -194,11 +195,7 @@ def _sample(args: argparse.Namespace) -> None:
   spec = run.batch_spec(loaded.phase.train_data)
   if args.label is not None and "label" not in spec:
     raise ValueError(f"--label={args.label}: the batches have no label, {sorted(spec)}")
-  known = {"image"} if args.label is None else {"image", "label"}
-  if args.mode == "sample" and set(spec) <= known:
-    batch = {k: np.zeros((args.num, *x.shape[1:]), x.dtype) for k, x in spec.items()}
-  else:  # What is drawn for, or changed by a tool, are examples of the data.
-    batch = evaluate.conditioning(loaded.phase.train_data, args.num)
+  batch = run.conditioning(args.workdir, args.num)
   if args.label is not None:
     batch["label"] = np.full_like(batch["label"], args.label)
   fn = backend.compile_eval(modes[args.mode])

@@ -3,12 +3,13 @@
 workdir/
   config.json        the resolved configuration
   experiment.py      a copy of the experiment file
-  run.json           seed, backend, and for every start: versions, git revision
+  run.json           the seed, and for every start versions, devices, git revision
   checkpoints/       Orbax; asynchronous, atomic, the newest three
   metrics.jsonl      one line per event; the same bytes for the same seed
   timing.jsonl       steps per second, which are never the same
   tensorboard/       events
   samples/           drawn from the same latents at every step
+  conditioning.npz   the examples (labels, say) that they are drawn for
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ import warnings
 
 import jax
 from ml_collections import ConfigDict
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -135,6 +137,20 @@ def write_text(path: Path, text: str) -> None:
   temporary = path.with_name(path.name + ".tmp")
   temporary.write_text(text)
   temporary.replace(path)
+
+
+def conditioning(workdir: str | os.PathLike, num: int) -> dict[str, np.ndarray]:
+  """`num` of the examples that the run's samples are drawn for, spread evenly.
+
+  They lie in the workdir, so that drawing and tools need no data set.
+  """
+  path = Path(workdir) / "conditioning.npz"
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{path} is missing: the run drew no samples (num_samples=0)"
+    )
+  with np.load(path) as rows:
+    return {k: rows[k][np.arange(num) * len(rows[k]) // num] for k in rows.files}
 
 
 class Run(NamedTuple):

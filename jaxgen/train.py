@@ -226,6 +226,8 @@ class _Loop:
       return lambda step, state: None
     fn = self.backend.compile_eval(phase.method.sample)
     batch = conditioning(phase.train_data, self.num_samples)
+    if jax.process_index() == 0:
+      np.savez(self.workdir / "conditioning.npz", **batch)
 
     def write(step: int, state: TrainState) -> None:
       outputs = draw(fn, averaged(state), batch, self.keys[3], self.backend)

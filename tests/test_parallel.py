@@ -153,6 +153,22 @@ def test_every_step_has_its_own_key():
       assert len(set(draws)) == 4
 
 
+def test_keys_are_those_that_the_documentation_says():
+  key = jax.random.key(7)
+
+  def train_step(state, batch, key):
+    return state, {"loss": jax.random.normal(key)}
+
+  method = toy.toy(toy.Net(), tx=optax.sgd(0.0))._replace(train_step=train_step)
+  at_step = [jax.random.fold_in(key, step) for step in range(3)]
+  _, draws = train(parallel.jit_backend(jax.devices()[:2]), (1, 2), method)
+  np.testing.assert_array_equal(draws, [jax.random.normal(k) for k in at_step])
+  _, draws = train(parallel.pmap_backend(jax.devices()[:2]), (1, 2), method)
+  per_device = [[jax.random.fold_in(k, i) for i in (0, 1)] for k in at_step]
+  means = [np.mean([jax.random.normal(k) for k in keys]) for keys in per_device]
+  np.testing.assert_allclose(draws, means, rtol=1e-6)
+
+
 def collectives(text):
   """[(kind, bytes)] of the collectives in compiled HLO."""
   found = []

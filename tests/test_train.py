@@ -167,6 +167,16 @@ def test_evaluation_under_pmap_is_the_same():
   np.testing.assert_allclose(values["mean"], images.mean(), atol=1e-6)
 
 
+def test_every_evaluation_batch_has_its_own_key():
+  draw = lambda state, batch, key: {"x": jax.random.normal(key, (8,))}
+  b, key = backend(1), jax.random.key(3)
+  step = b.compile_eval(evaluate.with_mask(draw))
+  values = evaluate.evaluate(step, {}, toy.Numbers().epoch(), key, b)
+  draws = [jax.random.normal(jax.random.fold_in(key, i), (8,)) for i in (0, 1)]
+  expected = np.concatenate([draws[0], draws[1][:2]]).mean()
+  np.testing.assert_allclose(values["x"], expected, rtol=1e-5)
+
+
 def test_evaluation_without_rows_is_an_error():
   with pytest.raises(ValueError, match="no rows"):
     evaluate.evaluate(None, None, iter(()), jax.random.key(0), backend())

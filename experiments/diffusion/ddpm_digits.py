@@ -29,7 +29,7 @@ def get_config():
       "lr": 2e-3,
       "warmup_steps": 100,
       "clip_norm": 1.0,
-      "ema_decay": 0.995,
+      "ema_decay": 0.998,
       "num_timesteps": 250,
       "beta_start": 4e-4,  # the paper's 1e-4 ... 0.02 for 1,000 steps, times 4
       "beta_end": 0.08,
@@ -52,9 +52,7 @@ def build(config):
     dropout_rate=0.0,
     dtype=jnp.dtype(config.dtype),
   )
-  lr = optax.warmup_cosine_decay_schedule(
-    0.0, config.lr, config.warmup_steps, config.num_steps, 0.01 * config.lr
-  )
+  lr = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
   tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr))
   betas = linear_betas(config.num_timesteps, config.beta_start, config.beta_end)
   digits = dict(batch_size=config.batch_size, image_size=8, channels=1)
