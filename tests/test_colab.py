@@ -3,8 +3,11 @@
 from pathlib import Path
 
 COLAB = Path(__file__).resolve().parents[1] / "colab"
-TINY = """num_steps = 3
-overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]"""
+TINY = """
+num_steps = 3
+overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]
+overrides += ["--config.channel_mults=(1,)"]
+"""
 
 
 def read(path):
