@@ -47,7 +47,6 @@ def build(config):
     num_steps=config.num_steps,
     every=Every(log=100, eval=6_000, sample=6_000, save=6_000),
     num_samples=64,
-    steps_per_call=50,
   )
 
 
