@@ -56,8 +56,8 @@ def bench(
 ) -> str:
   """Measures, in one run, the bare step, the step with data, and the loop of `fit`.
 
-  The three are interleaved in rounds and the median round counts, since machines
-  are noisy.
+  Two rounds of the first two stand before the loop and two after it; medians count,
+  since machines are noisy.
   """
   method, source = built["method"], built["train_data"]
   train.check_data(source, backend)
@@ -90,30 +90,31 @@ def bench(
     waited.append(wait / total)
     return total / num_steps
 
-  def loop() -> float:
+  def loop() -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
-      log = max(1, num_steps // 2)
       train.fit(
         method,
         source,
         workdir=folder,
-        num_steps=num_steps + log,
+        num_steps=4 * num_steps,
         seed=seed,
-        every=train.Every(log=log, save=0),
+        every=train.Every(log=num_steps, save=0),
         backend=backend,
         num_samples=0,
       )
       lines = Path(folder, "timing.jsonl").read_text().splitlines()
-    rates = [json.loads(line)["steps_per_sec"] for line in lines[1:]]  # No compiling.
-    return float(np.mean([1.0 / rate for rate in rates]))
+    # The first compiles, the last saves.
+    return [1.0 / json.loads(line)["steps_per_sec"] for line in lines[1:]]
 
   bare(), with_data()  # Warm up.
-  rounds = [(bare(), with_data(), loop()) for _ in range(5)]
-  step_s, data_s, loop_s = np.median(rounds, axis=0)
-  overhead = float(np.median([c / b - 1 for _, b, c in rounds]))
+  rounds = [(bare(), with_data()) for _ in range(2)]
+  in_fit = loop()
+  rounds += [(bare(), with_data()) for _ in range(2)]
+  (step_s, data_s), loop_s = np.median(rounds, axis=0), np.median(in_fit)
+  overhead = loop_s / data_s - 1.0
   images = len(next(iter(spec.values())))
   save = save_times(backend.get_state(state))
-  lines = [f"{num_steps} steps a round, median of {len(rounds)} rounds"]
+  lines = [f"{num_steps} steps a round, medians of {len(rounds)} and {len(in_fit)}"]
   for name, seconds in (("step", step_s), ("step + data", data_s), ("fit", loop_s)):
     rate, per_sec = 1 / seconds, images / seconds
     lines.append(

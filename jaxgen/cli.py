@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
   add_device_flags(describe)
 
   bench = add("bench", "Measure speed: step, data, loop, saves.", "experiment")
-  bench.add_argument("--steps", type=int, default=200)
+  bench.add_argument("--steps", type=int, default=100)
   bench.add_argument("--seed", type=int, default=0)
   add_device_flags(bench)
 

@@ -7,7 +7,14 @@ Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep
 Dataset: mnist (TFDS), the 60,000 training images.
 Published: no number for plain MNIST samples (the paper classifies with a conditional
   model at 28x28).
-Ours: not measured
+Ours: 10,000 samples after 6,000 steps, judged by a small CNN (98.9 % right on the test
+  set), which finds all 10 classes, entropy of labels 2.222 nats (test set 2.301), mean
+  confidence 0.865 (test set 0.989).
+The samples are recognisable digits with ragged strokes; classes are uneven: 15 % each
+of 0 and 9, 4 % of 4. The discriminator stays ahead (accuracy 0.9 to 1.0 on both) and
+its loss rarely jumps to about 5 for some steps and comes back.
+Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 42 min at low
+priority, in two starts. Seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +29,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 64,
-      "num_steps": 7_500,  # 8 epochs
+      "num_steps": 6_000,  # 6.4 epochs
       "lr": 2e-4,  # Section 4
       "b1": 0.5,  # Section 4
       "latent_dim": 100,  # Section 4

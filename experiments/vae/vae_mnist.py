@@ -1,6 +1,6 @@
 """VAE on dynamically binarised MNIST.
 
-  jaxgen train vae/vae_mnist --workdir=runs/vae_mnist
+  jaxgen train vae/vae_mnist --workdir=runs/vae_mnist --steps_per_call=10
 
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv 1312.6114.
 Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
