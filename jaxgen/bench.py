@@ -35,14 +35,12 @@ def dry_run(built: Mapping[str, Any], backend: parallel.Backend) -> str:
 def compile_step(
   method: Any, backend: parallel.Backend, state: Any, batches: Any
 ) -> tuple[Callable, float, dict[str, str]]:
-  """(compiled train step, seconds it took, FLOPs and bytes as the compiler says)."""
+  """(train step, seconds it took to compile, its FLOPs and bytes by the compiler)."""
   tick = time.perf_counter()
-  lowered = backend.compile_train(method.train_step).lower(
-    state, batches, jax.random.key(0)
-  )
-  step = lowered.compile()
+  step = backend.compile_train(method.train_step)
+  compiled = step.lower(state, batches, jax.random.key(0)).compile()
   seconds = time.perf_counter() - tick
-  cost, memory = step.cost_analysis() or {}, step.memory_analysis()
+  cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
   found = {"FLOPs per step and device": f"{cost.get('flops', float('nan')):.4g}"}
   if memory:
     needs = memory.argument_size_in_bytes + memory.output_size_in_bytes

@@ -12,6 +12,7 @@ replica, key and batch-norm statistics; averages make the replicas equal again.
 
 from collections.abc import Callable, Sequence
 import contextvars
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -83,9 +84,9 @@ class Backend(NamedTuple):
     put_batch: Host batch of this process, numpy [B, ...] -> what `compile_eval`d
       functions take.
     put_batches: A list of k host batches -> what `compile_train`d steps take.
-    compile_train: method.train_step -> (state, batches, key) -> (state, metrics
-      f32 [k]), jitted. Gives each step its own key, averages metrics (and stats
-      under pmap), advances `state.step`, and donates the old state.
+    compile_train: method.train_step -> compiled (state, batches, key) -> (state,
+      metrics [k], or scalars if k is 1). Gives each step its own key, averages metrics
+      (and stats under pmap), advances `state.step`, and donates the old state.
     compile_eval: eval_step, sample or a tool -> compiled; results [B, ...].
   """
 
@@ -111,40 +112,57 @@ def abstract_state(init: Callable, spec: PyTree) -> PyTree:
 
 
 def _stack(batches: Sequence[PyTree]) -> PyTree:
-  if len(batches) == 1:  # A view: no copy in the common case.
-    return jax.tree.map(lambda x: np.asarray(x)[None], batches[0])
   return jax.tree.map(lambda *xs: np.stack(xs), *batches)
 
 
-def _scan_steps(one_step: Callable, platform: str) -> Callable:
-  """(state, batch, key) -> ... becomes the same over batches with a leading axis.
+def _in_loop(one_step: Callable) -> Callable:
+  """(state, batch, key) -> ... as one program over batches with a leading axis.
 
   The barriers keep the compiler from fusing a step with what stands around it, which
-  differs between one step and a loop: k steps in a call are k calls bit for bit. On a
-  CPU the loop is unrolled: inside of a loop XLA computes the gradients of convolutions
-  in another way, 15 times slower (a U-Net on 8x8 images) and with other rounding.
+  depends on the number of steps: k steps in a call are k calls bit for bit.
   """
   barrier = jax.lax.optimization_barrier
 
   def steps(state, batches, key):  # noqa: ANN001, ANN202
     def body(state, batch):  # noqa: ANN001, ANN202
-      state, batch = barrier((state, batch))
-      return barrier(one_step(state, as_float(batch), key))
+      return barrier(one_step(*barrier((state, batch)), key))
 
-    count = len(jax.tree.leaves(batches)[0])
-    if count > 1 and platform != "cpu":
-      return jax.lax.scan(body, state, batches)
-    metrics = []
-    for i in range(count):
-      state, values = body(state, jax.tree.map(lambda x: x[i], batches))  # noqa: B023
-      metrics.append(values)
-    return state, jax.tree.map(lambda *xs: jnp.stack(xs), *metrics)
+    return jax.lax.scan(body, state, batches)
 
   return steps
 
 
+def _one_by_one(step: Callable) -> Callable:
+  """A compiled step, called for every one of a list of batches."""
+
+  def steps(state, batches, key):  # noqa: ANN001, ANN202
+    metrics = []
+    for batch in batches:
+      state, values = step(state, batch, key)
+      metrics.append(values)
+    stack = lambda *xs: jnp.stack(xs)
+    return state, metrics[0] if len(metrics) == 1 else jax.tree.map(stack, *metrics)
+
+  steps.lower = lambda state, batches, key: step.lower(state, batches[0], key)
+  steps._cache_size = step._cache_size if hasattr(step, "_cache_size") else None
+  return steps
+
+
+def _loops(devices: Sequence[jax.Device], loop: bool | None) -> bool:
+  """Whether the steps of a call run in one compiled loop.
+
+  Not on CPUs unless asked: XLA computes the gradients of convolutions otherwise inside
+  of loops there, 15 times slower (a U-Net on 8x8 images) and with other rounding; and
+  no CPU is bound by dispatch.
+  """
+  return devices[0].platform != "cpu" if loop is None else loop
+
+
 def jit_backend(
-  devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  fsdp: int = 1,
+  loop: bool | None = None,
 ) -> Backend:
   """Global arrays over a mesh (data, fsdp), across any number of processes.
 
@@ -152,8 +170,10 @@ def jit_backend(
     devices: Default all devices of all processes.
     fsdp: Devices over which each state is sharded; must divide their number.
       The batch is split over all devices either way.
+    loop: Whether the steps of one call are one `lax.scan`; default all but on CPUs.
   """
   devices = list(devices or jax.devices())
+  loop = _loops(devices, loop)
   if fsdp < 1 or len(devices) % fsdp:
     raise ValueError(f"fsdp={fsdp} must divide the number of devices, {len(devices)}")
   platform = devices[0].platform
@@ -188,10 +208,12 @@ def jit_backend(
   def compile_train(step_fn: Callable) -> Callable:
     def one_step(state, batch, key):  # noqa: ANN001, ANN202
       key = jax.random.fold_in(key, state.step)
-      state, metrics = splitting(step_fn)(state, batch, key)
+      state, metrics = splitting(step_fn)(state, as_float(batch), key)
       return constrain(state.replace(step=state.step + 1)), metrics
 
-    return jax.jit(_scan_steps(one_step, platform), donate_argnums=0)
+    if loop:
+      return jax.jit(_in_loop(one_step), donate_argnums=0)
+    return _one_by_one(jax.jit(one_step, donate_argnums=0))
 
   def compile_eval(fn: Callable) -> Callable:
     return jax.jit(
@@ -221,13 +243,17 @@ def jit_backend(
     ),
     get_state=lambda state: state,
     put_batch=lambda batch: put(split, batch),
-    put_batches=lambda batches: put(split_steps, _stack(batches)),
+    put_batches=lambda batches: (
+      put(split_steps, _stack(batches)) if loop else [put(split, b) for b in batches]
+    ),
     compile_train=compile_train,
     compile_eval=compile_eval,
   )
 
 
-def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
+def pmap_backend(
+  devices: Sequence[jax.Device] | None = None, *, loop: bool | None = None
+) -> Backend:
   """Per-device replicas with a leading device axis, on one host.
 
   Differs from jit in two documented ways: batch norm sees its device's rows
@@ -238,26 +264,30 @@ def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
       f"--backend=pmap runs in one process, found {jax.process_count()}; use jit"
     )
   devices = list(devices or jax.devices())
-  n, single = len(devices), jit_backend(devices[:1])
+  n, single, loop = len(devices), jit_backend(devices[:1]), _loops(devices, loop)
   rows = lambda x, axis: np.reshape(x, (*x.shape[:axis], n, -1, *x.shape[axis + 1 :]))
   merge = lambda x: x.reshape((-1, *x.shape[2:]))
+  put_batch = lambda batch: jax.tree.map(lambda x: rows(x, 0), batch)
 
   def compile_train(step_fn: Callable) -> Callable:
     def one_step(state, batch, key):  # noqa: ANN001, ANN202
       key = jax.random.fold_in(key, state.step)
       key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-      state, metrics = step_fn(state, batch, key)
+      state, metrics = step_fn(state, as_float(batch), key)
       state = state.replace(step=state.step + 1, stats=pmean(state.stats))
       return state, pmean(metrics)
 
-    return jax.pmap(
-      _scan_steps(one_step, devices[0].platform),
-      AXIS,
-      in_axes=(0, 1, None),
+    compile_step = functools.partial(
+      jax.pmap,
+      axis_name=AXIS,
+      in_axes=(0, int(loop), None),
       out_axes=(0, None),
       devices=devices,
       donate_argnums=0,
     )
+    if loop:
+      return compile_step(_in_loop(one_step))
+    return _one_by_one(compile_step(one_step))
 
   def compile_eval(fn: Callable) -> Callable:
     def mapped_fn(state, batch, key):  # noqa: ANN001, ANN202
@@ -280,8 +310,12 @@ def pmap_backend(devices: Sequence[jax.Device] | None = None) -> Backend:
     template=single.template,
     put_state=put_state,
     get_state=lambda state: jax.tree.map(lambda x: x[0], state),
-    put_batch=lambda batch: jax.tree.map(lambda x: rows(x, 0), batch),
-    put_batches=lambda bs: jax.tree.map(lambda x: rows(x, 1), _stack(bs)),
+    put_batch=put_batch,
+    put_batches=lambda batches: (
+      jax.tree.map(lambda x: rows(x, 1), _stack(batches))
+      if loop
+      else [put_batch(batch) for batch in batches]
+    ),
     compile_train=compile_train,
     compile_eval=compile_eval,
   )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 # Compiling is most of what the tests do. Processes that they start optimise fully.
 FLAGS_FOR_PROCESSES = os.environ.get("XLA_FLAGS", "")
-QUICK = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{FLAGS_FOR_PROCESSES} {QUICK}"
+QUICK = "" if "FULL" in os.environ else "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{FLAGS_FOR_PROCESSES} {QUICK}".strip()
 
 import jax
 import pytest

@@ -111,7 +111,7 @@ def train(name, steps=3, fixed=False, **kwargs):
   for i in range(steps):
     batches = backend.put_batches([batch(0 if fixed else i)])
     state, metrics = step(state, batches, jax.random.key(7))
-    history.append({k: float(v[0]) for k, v in jax.device_get(metrics).items()})
+    history.append({k: float(v) for k, v in jax.device_get(metrics).items()})
   return before, state, history
 
 

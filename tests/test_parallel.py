@@ -1,8 +1,12 @@
 """Devices: any number of them, sharded or not, trains the same network."""
 
+import os
 import re
+import subprocess
+import sys
 
 import chex
+from conftest import FLAGS_FOR_PROCESSES
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,7 +30,7 @@ def train(backend, chunks=(1,) * 6, method=None, seed=0):
   for count in chunks:
     batches = backend.put_batches([next(data) for _ in range(count)])
     state, metrics = step(state, batches, jax.random.key(7))
-    losses += list(np.asarray(metrics["loss"]))
+    losses += list(np.atleast_1d(metrics["loss"]))
   return jax.device_get(backend.get_state(state)), losses
 
 
@@ -90,7 +94,7 @@ def test_pmap_keeps_replicas_identical():
     state, metrics = step(state, backend.put_batches([batch]), jax.random.key(7))
   first, second = (jax.tree.map(lambda x: x[i], jax.device_get(state)) for i in (0, 1))
   chex.assert_trees_all_equal(first, second)
-  assert metrics["loss"].shape == (1,)
+  assert metrics["loss"].shape == ()
 
 
 def test_pmap_devices_draw_different_noise_and_average_metrics():
@@ -106,7 +110,7 @@ def test_pmap_devices_draw_different_noise_and_average_metrics():
   step = backend.compile_train(method.train_step)
   _, metrics = step(state, backend.put_batches([batch]), jax.random.key(7))
   pixels = batch["image"][[0, 4], 0, 0, 0] / 127.5 - 1  # The first row of each device.
-  np.testing.assert_allclose(metrics["first"], [pixels.mean()], rtol=1e-6)
+  np.testing.assert_allclose(metrics["first"], pixels.mean(), rtol=1e-6)
 
 
 def test_pmap_with_deterministic_gradients_equals_jit():
@@ -133,13 +137,40 @@ def test_pmap_with_deterministic_gradients_equals_jit():
   np.testing.assert_allclose(a[1], b[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("convolutional", [False, True])
 @pytest.mark.parametrize("make", [parallel.jit_backend, parallel.pmap_backend])
-def test_steps_per_call_changes_no_bit(make):
+def test_steps_per_call_changes_no_bit(make, convolutional):
   backend = make(jax.devices()[:2])
+  method = two_networks() if convolutional else None
+  a, losses_a = train(backend, (1,) * 6, method)
+  b, losses_b = train(backend, (4, 2), method)
+  chex.assert_trees_all_equal(a, b)
+  assert losses_a == losses_b
+
+
+@pytest.mark.parametrize("make", [parallel.jit_backend, parallel.pmap_backend])
+def test_steps_in_a_loop_are_the_same_bit_for_bit(make):
+  """The program of accelerators; without convolutions, which CPUs treat otherwise."""
+  backend = make(jax.devices()[:2], loop=True)
   a, losses_a = train(backend, (1,) * 6)
   b, losses_b = train(backend, (4, 2))
   chex.assert_trees_all_equal(a, b)
   assert losses_a == losses_b
+  c, _ = train(make(jax.devices()[:2]))
+  chex.assert_trees_all_close(a, c, atol=1e-5)
+
+
+def test_steps_in_a_loop_are_the_same_in_fully_optimised_programs():
+  same_tests = f"{__file__}::test_steps_in_a_loop_are_the_same_bit_for_bit"
+  flags = {"XLA_FLAGS": FLAGS_FOR_PROCESSES, "FULL": "1"}
+  done = subprocess.run(
+    [sys.executable, "-m", "pytest", same_tests, "-p", "no:cacheprovider"],
+    env={**os.environ, **flags},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stdout
+  assert "2 passed" in done.stdout
 
 
 def test_every_step_has_its_own_key():
@@ -212,7 +243,7 @@ def two_networks():
 
       grads = jax.grad(loss_fn)(state.params[name])
       state = apply_gradients(state, name, grads, tx)
-    return update_ema(state, 0.9), {}
+    return update_ema(state, 0.9), {"loss": jnp.float32(0)}
 
   return Method(init, train_step)
 
