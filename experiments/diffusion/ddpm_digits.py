@@ -8,7 +8,15 @@ Paper: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models (2020), arXiv
   2006.11239.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
-Ours: not measured.
+Ours: 1,000 samples judged by an SVM (95.3 % right on the test set) that finds all 10
+  classes, entropy of labels 2.298 nats (test set 2.298), mean confidence 0.902 (test
+  set 0.900). Test loss 0.0790.
+Distance to the nearest training image, pixels in [0, 1]: samples 1.14 (least 0.52),
+test set 1.17 (least 0.57): they are no copies. The grid of 64 was looked at: nearly
+every sample reads as a digit, as well as 8x8 pixels let one; two or three do not.
+The SVM is scikit-learn's SVC(gamma="scale", C=10, probability=True, random_state=0).
+Hardware: 2 cores of an AMD EPYC. Wall clock: 2 min 50 s from the command to its end,
+31 steps/s (2,000 images/s). Seed 0.
 """
 
 import jax.numpy as jnp
