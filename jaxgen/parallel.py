@@ -16,7 +16,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -319,9 +318,3 @@ def pmap_backend(
     compile_train=compile_train,
     compile_eval=compile_eval,
   )
-
-
-def barrier(name: str) -> None:
-  """Waits until every process is here; free in a single process."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)

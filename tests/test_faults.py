@@ -96,7 +96,7 @@ def test_killed_at_random_moments_it_equals_the_uninterrupted_run(whole, tmp_pat
     process.communicate()
   code, output = finish(start(tmp_path))
   assert code == 0, output
-  assert kills >= 2
+  assert kills >= 1  # A fast machine may be done before the others.
   assert_same_run(tmp_path, whole)
 
 
