@@ -28,9 +28,14 @@ PyTree = Any
 
 
 def pmean(tree: PyTree) -> PyTree:
-  """Mean over devices inside a mapped axis; the identity under plain jit."""
+  """Mean over devices inside a mapped axis; the identity under plain jit.
+
+  Integers, which a mean would turn into floats, become their maximum.
+  """
+  inexact = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+  mean = lambda x: (jax.lax.pmean if inexact(x) else jax.lax.pmax)(x, AXIS)
   try:
-    return jax.lax.pmean(tree, AXIS)
+    return jax.tree.map(mean, tree)
   except NameError:  # AXIS is unbound: arrays are global, there is nothing to do.
     return tree
 

@@ -113,6 +113,26 @@ def test_pmap_devices_draw_different_noise_and_average_metrics():
   np.testing.assert_allclose(metrics["first"], pixels.mean(), rtol=1e-6)
 
 
+def test_pmap_keeps_integer_statistics_integers_and_equal():
+  method = toy.toy(toy.Net(), tx=optax.sgd(0.0))
+
+  def init(key, batch):
+    return method.init(key, batch).replace(stats={"net": {"count": jnp.int32(0)}})
+
+  def train_step(state, batch, key):
+    bright = (batch["image"] > 0).sum(dtype=jnp.int32)  # Not the same on all devices.
+    return state.replace(stats={"net": {"count": bright}}), {"loss": jnp.float32(0)}
+
+  backend = parallel.pmap_backend(jax.devices()[:2])
+  state = backend.init(init, jax.random.key(0), toy.Numbers.spec)
+  batch = next(toy.Numbers()(0))
+  step = backend.compile_train(train_step)
+  state, _ = step(state, backend.put_batches([batch]), jax.random.key(0))
+  halves = [(half > 127).sum() for half in np.split(batch["image"], 2)]
+  assert halves[0] != halves[1]
+  assert np.asarray(state.stats["net"]["count"]).tolist() == [max(halves)] * 2
+
+
 def test_pmap_with_deterministic_gradients_equals_jit():
   """Without noise and batch norm, the mean of device gradients is the gradient."""
 
