@@ -15,6 +15,8 @@ of 0 and 9, 4 % of 4. The discriminator stays ahead (accuracy 0.9 to 1.0 on both
 its loss rarely jumps to about 5 for some steps and comes back.
 Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 42 min at low
 priority, in two starts. Seed 0.
+That run called the same steps from a script outside the runner, resumed once; it was
+not repeated with the command above, and the judging CNN is not in this repository.
 """
 
 from ml_collections import ConfigDict
