@@ -238,7 +238,7 @@ IMAGE = np.zeros((4, 2, 2, 1), np.uint8)
 @pytest.mark.parametrize(
   ("entries", "message"),
   [
-    ({"images": IMAGE}, r"no 'image' among \['images'\]"),
+    ({"label": np.zeros(4, int)}, r"nothing to model among \['label'\]"),
     ({"image": IMAGE.astype(np.float64)}, "float64 .*: expected uint8, or float32"),
     ({"image": IMAGE + np.float32(2)}, r"in \[2.0, 2.0\]: expected float32 in \[-1, 1"),
     ({"image": IMAGE * np.float32(np.nan)}, r"in \[nan, nan\]: expected float32"),

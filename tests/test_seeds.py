@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_methods import METHODS, SPEC, batch
+from rows import IMAGES as SPEC
+from test_methods import METHODS
 from test_parallel import collectives
 import toy
 
-from jaxgen import evaluate, parallel, run
+from jaxgen import data, evaluate, parallel, run
 from jaxgen.gan.adversarial import two_player
 from jaxgen.losses.adversarial import hinge
 from jaxgen.method import TrainState, averaged
@@ -54,6 +55,10 @@ def make_backend(devices=1, fsdp=1, pmap=False):
 
 def make_toy():
   return toy.toy(toy.Net(), tx=optax.adam(0.01))
+
+
+def batch(i):
+  return next(data.synthetic(SPEC, seed=i)(0))
 
 
 def train(method, backend, seed=0, steps=3, spec=SPEC, batches=batch):
@@ -134,7 +139,7 @@ def test_each_slice_is_the_run_of_its_seed(at_once, alone):
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_each_slice_of_any_method_is_the_run_of_its_seed(name):
-  method, backend = METHODS[name][0](), make_backend()
+  method, backend = METHODS[name].make(), make_backend()
   state, history, step = train(over_seeds(method, (5, 2)), backend)
   assert step._cache_size() == 1
   for i, seed in enumerate((5, 2)):
@@ -158,7 +163,7 @@ def test_devices_and_sharding_change_nothing(monkeypatch):
 
 
 def test_devices_change_nothing_for_convolutions():
-  method = over_seeds(METHODS["gan/dcgan"][0](), (5, 2))
+  method = over_seeds(METHODS["gan/dcgan"].make(), (5, 2))
   one, _, _ = train(method, make_backend())
   other, _, _ = train(method, make_backend(2))
   chex.assert_trees_all_close(other, one, atol=2e-5)
@@ -207,7 +212,7 @@ def compile_step(method, backend):
   return state, collectives(compiled.as_text()), flops
 
 
-@pytest.mark.parametrize("factory", [METHODS["vae/vae"][0], make_dense_gan])
+@pytest.mark.parametrize("factory", [METHODS["vae/vae"].make, make_dense_gan])
 def test_devices_share_the_work_of_dense_networks_as_for_one_seed(factory):
   """Nothing but the gradients (see test_methods) is communicated or done twice."""
   _, one, one_flops = compile_step(factory(), make_backend(2))
@@ -219,7 +224,7 @@ def test_devices_share_the_work_of_dense_networks_as_for_one_seed(factory):
 
 
 def test_devices_share_the_work_of_convolutions_under_pmap():
-  several = over_seeds(METHODS["gan/dcgan"][0](), (0, 1))
+  several = over_seeds(METHODS["gan/dcgan"].make(), (0, 1))
   backend = make_backend(2, pmap=True)
   state, found, _ = compile_step(several, backend)
   assert {kind for kind, _ in found} == {"all-reduce"}
@@ -324,7 +329,7 @@ def test_a_nan_names_its_seed():
 
 
 def test_evaluation_is_per_example_over_seeds():
-  method, backend = METHODS["vae/vae"][0](), make_backend(2)
+  method, backend = METHODS["vae/vae"].make(), make_backend(2)
   several = over_seeds(method, (5, 2))
   state, _, _ = train(several, backend, steps=1)
   call = lambda fn, s: backend.compile_eval(fn)(
@@ -343,7 +348,7 @@ def test_evaluation_is_per_example_over_seeds():
 
 
 def test_samples_and_tools_are_of_the_first_seed():
-  method, backend = METHODS["vae/vae"][0](), make_backend(2)
+  method, backend = METHODS["vae/vae"].make(), make_backend(2)
   several = over_seeds(method, (5, 2))
   state, _, _ = train(several, backend, steps=1)
   call = lambda fn, s: backend.compile_eval(fn)(

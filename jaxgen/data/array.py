@@ -32,8 +32,8 @@ class ArrayExamples(Examples):
         raise FileNotFoundError(f"no file {self.name!r}") from None
       except Exception as error:  # no zip, no array, Python objects, cut off, ...
         raise ValueError(f"{self.name}: not an .npz of arrays ({error})") from error
-    if "image" not in found:
-      raise ValueError(f"{self.name}: no 'image' among {sorted(found)}")
+    if not set(found) - {"label"}:
+      raise ValueError(f"{self.name}: nothing to model among {sorted(found)}")
     if "row_mask" in found:
       raise ValueError(f"{self.name}: 'row_mask' is reserved for padding; rename it")
     rows = {key: self._convert(key, np.asarray(a)) for key, a in found.items()}
@@ -76,7 +76,7 @@ class ArrayExamples(Examples):
     _ = self._rows
 
   def __len__(self) -> int:
-    return len(self._rows["image"])
+    return len(next(iter(self._rows.values())))
 
   def read(self, indices: np.ndarray) -> Batch:
     return {key: np.take(a, indices, axis=0) for key, a in self._rows.items()}
@@ -97,9 +97,9 @@ def arrays(
   Args:
     source: {name: array [N, ...]}, or the path of an .npz file of such arrays.
       "image" is uint8, or float32 in [-1, 1], [N, H, W, C] or [N, H, W] (one channel
-      is added). Of the other entries, floats become float32 and integers int32,
-      except uint8 of more than one axis (further images), which stay uint8. Arrays
-      that need no conversion are not copied.
+      is added). Of other entries ("tokens", "audio", "label", ...), floats become
+      float32 and integers int32, except uint8 of more than one axis (further images),
+      which stay uint8. Arrays that need no conversion are not copied.
     batch_size: Rows of the global batch.
     seed: Of order and flips.
     flip: Random horizontal flips; see `Source`.

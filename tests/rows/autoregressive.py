@@ -1,0 +1,3 @@
+"""Rows of the generic table: autoregressive models."""
+
+ROWS = {}
