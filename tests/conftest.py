@@ -31,6 +31,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # For processes that tests start.
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """One worker takes all tests of a file: they share its fixtures and programs."""
+  for item in items:
+    if not item.get_closest_marker("xdist_group"):
+      item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
   """Keeps prepared data out of the user's home, and shared among workers."""

@@ -153,7 +153,7 @@ def test_training_finds_a_density_of_two_modes():
     state, metrics = step(state, batch, key)
     losses.append(float(metrics["loss"]))
   assert losses[0] > 8.0  # A Gaussian of that mean and variance has 8.9.
-  assert np.mean(losses[-20:]) < 6.0
+  assert np.mean(losses[-20:]) < 7.0  # One mode from black to white has 8.
 
 
 def test_odd_numbers_of_values_are_refused():
