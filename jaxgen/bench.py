@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxgen import data, evaluate, parallel, run, train
 from jaxgen.checkpoint import Checkpoints
+from jaxgen.data.source import zeros
+from jaxgen.method import averaged
 
 
 def dry_run(built: Mapping[str, Any], backend: parallel.Backend) -> str:
@@ -126,6 +128,62 @@ def bench(
     f"save: {total:.0f} ms, of which the loop waits {blocked:.1f} ms "
     f"({100 * blocked / total:.1f} %); the step after it takes {slower:.1f} ms longer"
   )
+  return "\n".join(lines)
+
+
+def bench_sample(
+  built: Mapping[str, Any],
+  backend: parallel.Backend,
+  num: int = 8,
+  seed: int = 0,
+  rounds: int = 3,
+) -> str:
+  """Measures `sample` against the same draws with everything computed anew.
+
+  Autoregressive methods keep what earlier positions gave (a cache, a state). Their tool
+  "sample_uncached" keeps nothing: one whole forward pass for each position, the same
+  keys, so the same "samples". Both are timed in turns, with untrained parameters and
+  random conditioning, each call until its results are there.
+
+  Args:
+    built: What `build(config)` returned.
+    backend: Where to compile.
+    num: How many samples to draw at once.
+    seed: Of parameters, conditioning and samples.
+    rounds: Timed calls of each; medians count.
+
+  Raises:
+    ValueError: The method has no "sample_uncached".
+  """
+  method, spec = built["method"], run.batch_spec(built["train_data"])
+  uncached = method.tools.get("sample_uncached")
+  if uncached is None or method.sample is None:
+    raise ValueError(
+      f"the method has no tool 'sample_uncached' to compare its sample with, only "
+      f"{sorted(method.tools)}"
+    )
+  key = jax.random.key(seed)
+  state = averaged(backend.init(method.init, key, spec))
+  rows = {k: zeros((num, *a.shape[1:]), a.dtype) for k, a in spec.items()}
+  batch = next(data.synthetic(rows, seed)(0))
+  fns = {"sample": method.sample, "sample_uncached": uncached}
+  compiled = {name: backend.compile_eval(fn) for name, fn in fns.items()}
+  found, times = {}, {name: [] for name in fns}
+  for _ in range(rounds + 1):  # The first compiles.
+    for name, fn in compiled.items():
+      tick = time.perf_counter()
+      found[name] = evaluate.draw(fn, state, batch, key, backend)["samples"]
+      times[name].append(time.perf_counter() - tick)
+  seconds = {name: float(np.median(calls[1:])) for name, calls in times.items()}
+  lines = [f"{num} samples at once, medians of {rounds} calls"]
+  for name, median in seconds.items():
+    rate, first = num / median, times[name][0]
+    lines.append(
+      f"{name:16} {median:9.3f} s {rate:10.2f} samples/s, first call {first:.1f} s"
+    )
+  lines.append(f"speed-up: {seconds['sample_uncached'] / seconds['sample']:.1f}x")
+  same = np.isclose(found["sample"], found["sample_uncached"], atol=1e-4).mean()
+  lines.append(f"equal values: {100 * same:.2f} %")
   return "\n".join(lines)
 
 

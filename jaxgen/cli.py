@@ -109,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
   bench.add_argument("--steps", type=int, default=100)
   bench.add_argument("--seed", type=int, default=0)
   bench.add_argument("--seeds", type=int, help="gain of training so many together")
+  text = "gain of the cache of autoregressive sampling"
+  bench.add_argument("--sample", action="store_true", help=text)
+  bench.add_argument("--num", type=int, default=8, help="samples to draw at once")
   add_device_flags(bench)
 
   add("list", "List methods and experiments with their numbers.")
@@ -281,10 +284,12 @@ def _describe(args: argparse.Namespace) -> None:
 
 def _bench(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
-  from jaxgen.bench import bench
+  from jaxgen.bench import bench, bench_sample
 
   built = _build(args)[2]
-  if args.seeds:
+  if args.sample:
+    print(bench_sample(built, backend, args.num, args.seed))
+  elif args.seeds:
     from jaxgen.seeds import bench_seeds
 
     print(bench_seeds(built, backend, args.seeds, args.steps))
