@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--distributed", metavar="ADDRESS,INDEX,COUNT",
         help="join other processes; 'auto' where the cluster tells",
     )  # fmt: skip
+    add_config_flag(command)
+
+  def add_config_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config.KEY", metavar="VALUE", help="override an entry")
 
   train = add("train", "Train an experiment, or resume it.", "experiment")
@@ -70,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
   sample.add_argument("--step", type=int, help="checkpoint; default the newest")
-  sample.add_argument("--out", required=True, help="name in .png, .gif or .npz")
+  sample.add_argument("--out", required=True, help="name in .png, .gif, .txt or .npz")
+  add_config_flag(sample)
 
   text = "Score runs, or a folder of images, with one ruler."
   evaluate = add("evaluate", text)
@@ -126,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   overrides = {}
   for item in rest:
     key, equals, value = item.partition("=")
-    if not key.startswith("--config.") or not equals or not hasattr(args, "fsdp"):
+    if not key.startswith("--config.") or not equals or not hasattr(args, "config.KEY"):
       parser().error(f"unknown argument {item!r}; entries are --config.KEY=VALUE")
     overrides[key.removeprefix("--config.")] = value
   args.overrides, args.argv = overrides, argv
@@ -197,7 +201,7 @@ def _train(args: argparse.Namespace) -> None:
   if args.steps_per_call:
     built["steps_per_call"] = args.steps_per_call
   state = fit(**built, workdir=workdir, seed=args.seed, backend=backend, on_start=start)
-  pictures = sorted((workdir / "samples").glob("step_*.png"))
+  pictures = sorted((workdir / "samples").glob("step_*"))
   total = built["num_steps"] + sum(p.num_steps for p in built.get("then", ()))
   if int(state.step) < total:
     command = shlex.join(["jaxgen", *args.argv])
@@ -213,10 +217,10 @@ def _sample(args: argparse.Namespace) -> None:
   from jaxgen import run, viz
   from jaxgen.evaluate import sample
 
-  loaded = run.load(args.workdir, args.step)
+  loaded = run.load(args.workdir, args.step, args.overrides)
   options = dict(mode=args.mode, label=args.label, seed=args.seed)
   outputs = sample(loaded, args.num, **options, backend=backend)
-  viz.save(args.out, outputs)
+  viz.save(args.out, outputs, getattr(loaded.phase.train_data, "decode", None))
   files = dict.fromkeys(map(str, viz.paths(args.out, outputs).values()))
   print(f"{args.mode} of step {int(loaded.state.step)}: {', '.join(files)}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 import jax
@@ -50,6 +51,13 @@ class Log:
     """Adds pictures, uint8 [H, W, C], to the events."""
     for name, image in grids.items():
       self.events.add_image(name, image, step, dataformats="HWC")
+
+  def text(self, step: int, texts: list[str]) -> None:
+    """Prints one line of the first text, and adds all of them to the events."""
+    if self.events:
+      line = " ".join(texts[0].split())
+      tqdm.write(f"step {step}: {line[:100]}", file=sys.stdout)
+      self.events.add_text("samples", "\n\n".join(f"    {t}" for t in texts), step)
 
   def show(self, step: int, metrics: Mapping[str, float]) -> None:
     """Moves the bar; it shows losses, or the first metric if none is called so."""

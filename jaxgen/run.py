@@ -189,12 +189,18 @@ class Run(NamedTuple):
   phase: Phase
 
 
-def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
+def load(
+  workdir: str | os.PathLike,
+  step: int | None = None,
+  overrides: Mapping[str, Any] | None = None,
+) -> Run:
   """The method, state and configuration of a run, for samples and second stages.
 
   Args:
     workdir: Written by `jaxgen train`. It may be training at this moment.
     step: Which checkpoint; default the newest that is intact.
+    overrides: Other values for entries of the config, by dotted key: of what the
+      parameters do not depend on, such as how to sample.
   """
   workdir = Path(workdir)
   if not (workdir / "experiment.py").exists():
@@ -202,6 +208,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   module = load_experiment(workdir / "experiment.py")
   config = module.get_config()
   override(config, json.loads((workdir / "config.json").read_text()))
+  override(config, overrides or {})
   built = module.build(config)
   phases = phases_of(built)
 

@@ -234,14 +234,18 @@ class _Loop:
       return lambda step, state: None
     fn = self.backend.compile_eval(phase.method.sample)
     batch = conditioning(phase.train_data, self.num_samples)
+    decode = getattr(phase.train_data, "decode", None)
     if jax.process_index() == 0:
       np.savez(self.workdir / "conditioning.npz", **batch)
 
     def write(step: int, state: TrainState) -> None:
       outputs = draw(fn, averaged(state), batch, self.keys.samples, self.backend)
       if jax.process_index() == 0:
-        path = self.workdir / "samples" / f"step_{step:08d}.png"
-        self.log.images(step, viz.save(path, outputs))
+        name = f"step_{step:08d}{viz.suffix(outputs, decode)}"
+        grids = viz.save(self.workdir / "samples" / name, outputs, decode)
+        self.log.images(step, grids)
+        if name.endswith(".txt"):
+          self.log.text(step, decode(outputs["samples"]))
 
     return write
 

@@ -1,6 +1,6 @@
-"""Pictures of outputs. The only place where [-1, 1] becomes 8-bit pixels."""
+"""Pictures and texts of outputs. The only place where [-1, 1] becomes 8-bit pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ GAP = 8  # Between columns of rows, in units of `pad`.
 # Of animations, in milliseconds: a sequence is shown for about this long, then its end
 # for so much longer; images that have nothing to do with each other for so long each.
 SEQUENCE, END, IMAGE = 2_000, 1_000, 500
+RULE = "-" * 80  # Between texts.
+
+Decode = Callable[[np.ndarray], list[str]]
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
@@ -64,6 +67,18 @@ def is_image(x: np.ndarray) -> bool:
   return x.ndim in (4, 5) and x.shape[-1] in (1, 3)
 
 
+def is_text(x: np.ndarray) -> bool:
+  """Whether `x` can be tokens."""
+  return x.ndim == 2 and np.issubdtype(x.dtype, np.integer)
+
+
+def suffix(outputs: Mapping[str, np.ndarray], decode: Decode | None) -> str:
+  """What `save` can write of some outputs: .txt, else .png, else .npz."""
+  if decode and any(map(is_text, outputs.values())):
+    return ".txt"
+  return ".png" if any(map(is_image, outputs.values())) else ".npz"
+
+
 def paths(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, Path]:
   """Where `save` writes which outputs.
 
@@ -72,27 +87,31 @@ def paths(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, Path
     outputs: By name.
 
   Returns:
-    Files by name. The image "samples", or else the first, has the path itself; the
-    others have their name before the suffix. In an .npz are all of them.
+    Files by name. The image (or text) "samples", or else the first, has the path
+    itself; others have their name before the suffix. In an .npz are all of them.
   """
   path = Path(path)
   if path.suffix == ".npz":
     return dict.fromkeys(outputs, path)
+  fits = is_text if path.suffix == ".txt" else is_image
   images = sorted(
-    (name for name, x in outputs.items() if is_image(x)), key="samples".__ne__
+    (name for name, x in outputs.items() if fits(x)), key="samples".__ne__
   )
   named = {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in images}
   return {**named, images[0]: path} if images else {}
 
 
-def save(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def save(
+  path: str | Path, outputs: Mapping[str, np.ndarray], decode: Decode | None = None
+) -> dict[str, np.ndarray]:
   """Writes what a method's `sample` or tool returned.
 
   Args:
     path: The suffix chooses: .png a grid, .gif an animation (over K of
-      [N, K, H, W, C], else over N), .npz every array as it is. Of several images each
-      has a file, see `paths`.
-    outputs: By name; those that are no images go to .npz only.
+      [N, K, H, W, C], else over N), .txt what tokens say, .npz every array as it is.
+      Of several images or texts each has a file, see `paths`.
+    outputs: By name; those that are neither images nor tokens go to .npz only.
+    decode: int [N, T] -> N texts, for .txt.
 
   Returns:
     The grids written, uint8 [H, W, C] by name; for a GIF the last frame.
@@ -103,12 +122,22 @@ def save(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, np.nd
   if path.suffix == ".npz":
     np.savez(path, **outputs)
     return {}
-  if path.suffix not in (".png", ".gif"):
-    raise ValueError(f"cannot write {path}: expected a name in .png, .gif or .npz")
+  if path.suffix not in (".png", ".gif", ".txt"):
+    raise ValueError(
+      f"cannot write {path}: expected a name in .png, .gif, .txt or .npz"
+    )
   targets = paths(path, outputs)
-  if not targets:
-    shapes = {name: x.shape for name, x in outputs.items()}
-    raise ValueError(f"no output is an image, {shapes}; write to a name in .npz")
+  kind = "text" if path.suffix == ".txt" else "an image"
+  if not targets or (kind == "text" and decode is None):
+    shapes = {name: f"{x.dtype.name}{list(x.shape)}" for name, x in outputs.items()}
+    raise ValueError(
+      f"no output is {kind}, {shapes}; write to a name in "
+      f"{suffix(outputs, decode)} or .npz"
+    )
+  if kind == "text":
+    for name, target in targets.items():
+      write_texts(target, decode(outputs[name]))
+    return {}
   grids = {}
   for name, target in targets.items():
     frames = [grid(outputs[name])] if path.suffix == ".png" else _frames(outputs[name])
@@ -118,6 +147,11 @@ def save(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, np.nd
     pictures[0].save(target, **(more if len(pictures) > 1 else {}))
     grids[name] = frames[-1]
   return grids
+
+
+def write_texts(path: Path, texts: list[str]) -> None:
+  """Texts in UTF-8, with rules between them."""
+  path.write_text(f"\n{RULE}\n".join(texts) + "\n", encoding="utf-8", newline="")
 
 
 def _frames(x: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Batches of numpy arrays: TFDS, image folders, arrays, random numbers.
+"""Batches of numpy arrays: TFDS, image folders, text, arrays, random numbers.
 
 Every function returns a `Source`: call it with the first step for an endless
 iterator of training batches, call `epoch()` for one pass with a mask, read `spec`
@@ -9,13 +9,17 @@ from jaxgen.data.array import arrays, synthetic
 from jaxgen.data.folder import image_folder
 from jaxgen.data.source import Source
 from jaxgen.data.stacked import stacked_mnist
+from jaxgen.data.text import Alphabet, characters_of, text
 from jaxgen.data.tfds import tfds_images
 
 __all__ = [
+  "Alphabet",
   "Source",
   "arrays",
+  "characters_of",
   "image_folder",
   "stacked_mnist",
   "synthetic",
+  "text",
   "tfds_images",
 ]

@@ -44,11 +44,16 @@ class Examples(abc.ABC):
 
   Attributes:
     name: For messages.
-    spec: One example: zero-memory arrays by name, "image" [H, W, C] among them.
+    spec: One example: zero-memory arrays by name.
+    gathers: Whether `read` does no more than a gather from memory: then nothing is
+      loaded, and nothing made ahead.
+    decode: int [N, T] -> N texts, of sets whose "tokens" stand for text; else None.
   """
 
   name: str
   spec: Batch
+  gathers: bool = False
+  decode: Callable[[np.ndarray], list[str]] | None = None
 
   @abc.abstractmethod
   def open(self) -> None:
@@ -145,6 +150,11 @@ class Source:
     spec = self.examples.spec
     return {k: zeros((self.batch_size, *a.shape), a.dtype) for k, a in spec.items()}
 
+  @property
+  def decode(self) -> Callable[[np.ndarray], list[str]] | None:
+    """What turns tokens into text, if they stand for text; see `Examples`."""
+    return self.examples.decode
+
   def shard(self, index: int, count: int) -> "Source":
     """The source of rows [index * B / count, (index + 1) * B / count) of each batch.
 
@@ -172,7 +182,7 @@ class Source:
       if in_memory is None:
         example_bytes = sum(a.nbytes for a in self.examples.spec.values())
         in_memory = count * example_bytes <= MEMORY_LIMIT
-      if in_memory:
+      if in_memory and not self.examples.gathers:
         self._cache["rows"] = self.examples.load()
       else:
         self.examples.verify()
@@ -201,7 +211,7 @@ class Source:
     return self._run(self._epoch_batch, 0, num_batches)
 
   def _run(self, make_batch: Callable, start: int, stop: int) -> Iterator[Batch]:
-    if "rows" in self._cache:
+    if "rows" in self._cache or self.examples.gathers:
       return map(make_batch, range(start, stop))
     return self._prefetch(make_batch, start, stop)
 

@@ -1,3 +1,39 @@
 """Rows of the generic table: autoregressive models."""
 
-ROWS = {}
+import functools
+
+from flax import linen as nn
+import numpy as np
+import optax
+
+from jaxgen.autoregressive import char_rnn
+from jaxgen.autoregressive.gpt import gpt
+from jaxgen.data.source import zeros
+from jaxgen.nn.rnn import StackedRNN
+from jaxgen.nn.transformer import TokenTransformer, Transformer
+from rows import Row
+
+TEXT = {"tokens": zeros((8, 6), np.int32)}
+TokenRow = functools.partial(Row, spec=TEXT, samples="tokens", num_tokens=3)
+
+
+def make_gpt():
+  # One layer: of several, the test of communication sees one turn of the loop.
+  net = TokenTransformer(Transformer(1, 2, dropout=0.1), 3, 8, 5)
+  return gpt(net, tx=optax.adam(1e-2), prompt=(2,))
+
+
+def make_char_rnn(cell):
+  net = char_rnn.Network(StackedRNN(2, 4, cell, dropout=0.1), 3)
+  return char_rnn.char_rnn(net, tx=optax.adam(3e-2), prompt=(0, 1))
+
+
+ROWS = {
+  "autoregressive/gpt": TokenRow(make_gpt, "loss"),
+  "autoregressive/char_rnn": TokenRow(
+    functools.partial(make_char_rnn, nn.OptimizedLSTMCell), "loss"
+  ),
+  "autoregressive/char_rnn (GRU)": TokenRow(
+    functools.partial(make_char_rnn, nn.GRUCell), "loss"
+  ),
+}
