@@ -89,7 +89,7 @@ class Block(nn.Module):
 
     h = self.norm(dtype=self.dtype, name="norm1")(x)
     h = dense(3 * width, kernel_init=first, name="qkv")(h)
-    heads = (*h.shape[:2], self.num_heads, -1)
+    heads = (*h.shape[:2], self.num_heads, width // self.num_heads)
     query, key, value = (a.reshape(heads) for a in jnp.split(h, 3, axis=-1))
     mask = jnp.tri(x.shape[1], dtype=bool)
     if cache is not None:

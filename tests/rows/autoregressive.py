@@ -8,9 +8,10 @@ import optax
 
 from jaxgen.autoregressive import char_rnn
 from jaxgen.autoregressive.gpt import gpt
+from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
 from jaxgen.data.source import zeros
 from jaxgen.nn.rnn import StackedRNN
-from jaxgen.nn.transformer import TokenTransformer, Transformer
+from jaxgen.nn.transformer import RMSNorm, TokenTransformer, Transformer, quick_gelu
 from rows import Row
 
 TEXT = {"tokens": zeros((8, 6), np.int32)}
@@ -28,6 +29,12 @@ def make_char_rnn(cell):
   return char_rnn.char_rnn(net, tx=optax.adam(3e-2), prompt=(0, 1))
 
 
+def make_image_gpt():
+  layers = Transformer(1, 2, norm=RMSNorm, activation=quick_gelu)
+  net = TokenTransformer(layers, 4, 8, 64, tie_weights=False, num_inputs=5)
+  return image_gpt(net, tx=optax.adam(1e-2), palette=grey_levels(4))
+
+
 ROWS = {
   "autoregressive/gpt": TokenRow(make_gpt, "loss"),
   "autoregressive/char_rnn": TokenRow(
@@ -36,4 +43,5 @@ ROWS = {
   "autoregressive/char_rnn (GRU)": TokenRow(
     functools.partial(make_char_rnn, nn.GRUCell), "loss"
   ),
+  "autoregressive/image_gpt": Row(make_image_gpt, "loss"),
 }
