@@ -1,0 +1,383 @@
+"""Noising processes, grids and samplers against exact solutions."""
+
+import functools
+
+import jax
+from jax import random
+from jax.experimental import io_callback
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from jaxgen import parallel
+from jaxgen.diffusion import process as processes
+from jaxgen.diffusion import samplers, schedules
+from jaxgen.diffusion.process import NOISE, SCORE, VELOCITY, V, X
+
+MEAN, STD = 0.3, 0.5
+MIXTURE = ((0.3, -1.0, 0.25), (0.7, 0.6, 0.4))  # weight, mean, std
+ALL = {
+  "vp_linear": processes.vp_linear(),
+  "sub_vp": processes.sub_vp(),
+  "vp_cosine": processes.vp_cosine(),
+  "ve": processes.ve(),
+  "edm": processes.edm(),
+  "straight": processes.straight(),
+  "discrete": processes.discrete(schedules.linear_betas()),
+}
+every_process = pytest.mark.parametrize("name", list(ALL))
+
+
+@pytest.fixture
+def x64():
+  with jax.enable_x64(True):
+    yield
+
+
+def at(process, t):
+  t = jnp.asarray(t, float)
+  return process.alpha(t), process.sigma(t)
+
+
+def denoiser(process, mixture=MIXTURE):
+  """E[x | x_t] of a mixture of Gaussians, in every pixel."""
+  weights, means, stds = np.array(mixture).T
+
+  def denoise(x_t, t):
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    variances = alpha**2 * stds**2 + sigma**2
+    gaps = x_t[..., None] - (alpha * means).reshape((1,) * x_t.ndim + (-1,))
+    as_row = lambda v: v.reshape((1,) * x_t.ndim + (-1,))
+    logits = np.log(weights) - 0.5 * jnp.log(variances)
+    logits = as_row(logits) - 0.5 * gaps**2 / as_row(variances)
+    each = as_row(jnp.asarray(means)) + as_row(alpha * stds**2 / variances) * gaps
+    return (jax.nn.softmax(logits) * each).sum(-1)
+
+  return denoise
+
+
+def exact(process, x, start, end, mixture=MIXTURE):
+  """The solution of the ODE: in one dimension, it keeps the quantile."""
+  weights, means, stds = np.array(mixture).T
+
+  def cdf(value, t):
+    alpha, sigma = map(float, at(process, t))
+    return weights @ stats.norm.cdf(
+      value, alpha * means, np.sqrt(alpha**2 * stds**2 + sigma**2)
+    )
+
+  solve = lambda q: optimize.brentq(lambda v: cdf(v, end) - q, -90, 90, xtol=1e-14)
+  return np.array([solve(cdf(value, start)) for value in np.ravel(x)]).reshape(x.shape)
+
+
+@every_process
+def test_time_is_the_inverse_of_the_noise_level(name, x64):
+  process = ALL[name]
+  t = np.linspace(0.01, 0.99, 50) * process.end
+  alpha, sigma = at(process, t)
+  np.testing.assert_allclose(process.time(sigma / alpha), t, rtol=1e-9)
+  data = process.time(jnp.zeros(()))
+  assert process.alpha(data) == 1
+  np.testing.assert_allclose(process.sigma(data), 0, atol=1e-12)
+  assert np.all(np.diff(sigma) > 0)
+  np.testing.assert_allclose(
+    processes.log_snr(process, jnp.asarray(t)), np.log(alpha**2 / sigma**2)
+  )
+
+
+@every_process
+def test_float32_is_as_good_as_float64(name):
+  process = ALL[name]
+  t = np.linspace(0.0 if name == "ve" else 0.002, 1.0, 50) * process.end
+  found = at(process, jnp.asarray(t, jnp.float32))
+  with jax.enable_x64(True):
+    expected = at(process, t)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-7)
+
+
+def test_processes_are_those_of_the_papers(x64):
+  t = np.linspace(0, 1, 11)
+  beta = lambda s: 0.1 + s * 19.9
+  integral = np.array([np.trapezoid(beta(s), s) for s in np.linspace(0, t, 101).T])
+  alpha, sigma = at(ALL["vp_linear"], t)
+  np.testing.assert_allclose(alpha, np.exp(-0.5 * integral))
+  np.testing.assert_allclose(alpha**2 + sigma**2, 1)
+  sub_alpha, sub_sigma = at(ALL["sub_vp"], t)
+  np.testing.assert_allclose(sub_alpha, alpha)
+  np.testing.assert_allclose(sub_sigma, 1 - np.exp(-integral))
+  alpha, sigma = at(processes.vp_cosine(0.0), t)
+  np.testing.assert_allclose(alpha, np.cos(np.pi * t / 2), atol=1e-15)
+  np.testing.assert_allclose(sigma, np.sin(np.pi * t / 2))
+  alpha, sigma = at(ALL["ve"], t)
+  np.testing.assert_allclose(sigma, 0.01 * 5000**t)
+  betas = schedules.cosine_betas(50)
+  alpha, sigma = at(processes.discrete(betas), np.arange(50))
+  np.testing.assert_allclose(alpha[1:] ** 2, np.cumprod(1 - betas)[:49])
+  cosine = at(ALL["vp_cosine"], np.arange(50) / 50)
+  np.testing.assert_allclose((alpha, sigma), cosine, rtol=1e-9)
+  np.testing.assert_allclose(betas[-1], 0.999)
+
+
+@pytest.mark.parametrize("betas", [[0.1, 0.0], [0.1, 1.0], [[0.1]]])
+def test_betas_outside_the_unit_interval_are_refused(betas):
+  with pytest.raises(ValueError, match=r"betas must be a vector with entries in"):
+    processes.discrete(betas)
+
+
+@every_process
+@pytest.mark.parametrize("prediction", [X, NOISE, SCORE, V, VELOCITY])
+def test_predictions_are_ways_to_say_the_same(name, prediction, x64):
+  process = ALL[name]
+  x, noise = random.normal(random.key(0), (2, 5, 4))
+  t = jnp.linspace(0.0003, 0.97, 5) * process.end
+  if name == "discrete" and prediction is VELOCITY:
+    t = t.at[0].set(0.5)  # Between steps.
+  x_t = processes.diffuse(process, x, t, noise)
+  np.testing.assert_allclose(processes.noise_of(process, x_t, x, t), noise, rtol=1e-6)
+  predicted = prediction.target(process, x, noise, t)
+  np.testing.assert_allclose(
+    prediction.to_x(process, x_t, predicted, t), x, rtol=1e-6, atol=1e-9
+  )
+  one = lambda i: prediction.to_x(process, x_t[i : i + 1], predicted[i : i + 1], t[i])
+  np.testing.assert_allclose(one(2)[0], x[2], rtol=1e-6)
+
+
+def test_score_and_velocity_are_derivatives(x64):
+  for name in ("vp_linear", "straight", "sub_vp"):
+    process, t = ALL[name], jnp.asarray(0.4)
+    denoise = denoiser(process, ((1.0, MEAN, STD),))
+    x_t = jnp.linspace(-2, 2, 7)[:, None]
+    alpha, sigma = at(process, t)
+    variance = alpha**2 * STD**2 + sigma**2
+    x = denoise(x_t, t)
+    noise = processes.noise_of(process, x_t, x, t)
+    score = SCORE.target(process, x, noise, t)
+    np.testing.assert_allclose(score, -(x_t - alpha * MEAN) / variance)
+    path = lambda t: exact(process, x_t, 0.4, t, ((1.0, MEAN, STD),))
+    slope = (path(0.4 + 1e-5) - path(0.4 - 1e-5)) / 2e-5
+    found = processes.flow(denoise, process)(x_t, t)
+    np.testing.assert_allclose(found, slope, rtol=1e-6, atol=1e-8)
+
+
+def test_denoisers_at_the_ends(x64):
+  """Flow matching has alpha = 0 at t = 1, and v-prediction does not mind either."""
+  for name, prediction in (("straight", VELOCITY), ("vp_cosine", V)):
+    process = ALL[name]
+    x, noise = random.normal(random.key(0), (2, 5, 4))
+    predict = lambda x_t, t: prediction.target(process, x, noise, t)
+    denoise = processes.denoiser(predict, process, prediction)
+    x_t = processes.diffuse(process, x, jnp.ones(()), noise)
+    np.testing.assert_allclose(denoise(x_t, jnp.ones(())), x)
+    assert np.abs(processes.clipped(denoise)(x_t, jnp.ones(()))).max() <= 1
+
+
+def test_grids():
+  np.testing.assert_allclose(schedules.uniform(4, 1.0), [1, 0.75, 0.5, 0.25, 0])
+  karras = schedules.karras_levels(18)
+  assert len(karras) == 19
+  np.testing.assert_allclose(karras[[0, 17, 18]], [80, 0.002, 0])
+  np.testing.assert_allclose(np.diff(karras[:-1] ** (1 / 7), 2), 0, atol=1e-12)
+  log = schedules.log_levels(5, 0.1, 10)
+  np.testing.assert_allclose(log, [10, 10**0.5, 1, 10**-0.5, 0.1, 0])
+  linear = schedules.linear_steps(1000, 10)
+  np.testing.assert_array_equal(linear, [*range(901, 0, -100), 0])
+  quadratic = schedules.quadratic_steps(1000, 10)
+  expected = 1 + np.floor(800 * (np.arange(10) / 9) ** 2)
+  np.testing.assert_array_equal(quadratic, [*expected[::-1], 0])
+  np.testing.assert_array_equal(schedules.even_steps(1000, 4), [1000, 667, 334, 1, 0])
+  for make in (schedules.linear_steps, schedules.quadratic_steps, schedules.even_steps):
+    for num in (1, 7, 200, 250):
+      steps = make(250, num)
+      assert len(steps) == num + 1
+      assert np.all(np.diff(steps) < 0)
+      assert steps[0] <= 250
+    with pytest.raises(ValueError, match="num_steps must be from 1 to 250, got 251"):
+      make(250, 251)
+
+
+def slope_of_errors(sampler, process, start, end, grid, numbers=(20, 40, 80)):
+  """Order of convergence: log-log slope of the error in the number of steps."""
+  noise = jnp.linspace(-1.5, 1.5, 5)[:, None]
+  x = processes.diffuse(process, 0.5 * noise, jnp.asarray(start), noise)
+  expected = exact(process, x, start, end)
+  denoise, errors = denoiser(process), []
+  for number in numbers:
+    run = jax.jit(lambda x, times: sampler(denoise, process, x, times).x)
+    errors.append(np.abs(run(x, grid(number)) - expected).max())
+  return -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
+
+
+bashforth = lambda order: functools.partial(samplers.adams_bashforth, order=order)
+ORDERS = {
+  "euler": (samplers.euler, 1),
+  "heun": (samplers.heun, 2),
+  "dpm_solver_pp_2m": (samplers.dpm_solver_pp_2m, 2),
+  "adams_bashforth": (bashforth(2), 2),
+}
+SPANS = {  # process, from, to, grid
+  "edm": ("edm", 5.0, 0.0, lambda n: schedules.uniform(n, 5.0**0.5) ** 2),
+  "vp": ("vp_linear", 1.0, 0.05, lambda n: schedules.uniform(n, 1.0, 0.05)),
+  "straight": ("straight", 1.0, 0.0, lambda n: schedules.uniform(n, 1.0)),
+}
+
+
+@pytest.mark.parametrize("span", list(SPANS))
+@pytest.mark.parametrize("sampler", list(ORDERS))
+def test_order_of_convergence(sampler, span, x64):
+  name, start, end, grid = SPANS[span]
+  if (sampler, span) == ("dpm_solver_pp_2m", "straight"):
+    # Its steps are in log(alpha / sigma), of which none is small at alpha = 0.
+    start, end, grid = 0.9, 0.05, lambda n: schedules.uniform(n, 0.9, 0.05)
+  method, order = ORDERS[sampler]
+  slope = slope_of_errors(method, ALL[name], start, end, grid)
+  assert order - 0.25 < slope < order + 0.4
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_order_of_long_multistep_methods(order, x64):
+  """On a grid that starts with short steps, as these have a lower order."""
+  start, end = 0.9, 0.1
+  grid = lambda n: start + (end - start) * schedules.uniform(n, 1.0)[::-1] ** 2
+  numbers = (60, 120, 240)
+  slope = slope_of_errors(bashforth(order), ALL["vp_cosine"], start, end, grid, numbers)
+  assert order - 0.3 < slope < order + 0.5
+
+
+def test_multistep_weights_are_those_of_adams_and_bashforth(x64):
+  times = schedules.uniform(6, 3.0)
+  of_x, of_noise = samplers._multistep_weights(ALL["edm"], jnp.asarray(times), 4)
+  np.testing.assert_allclose(of_x, 0, atol=1e-12)
+  known = ([1, 0, 0, 0], [3 / 2, -1 / 2, 0, 0], [23 / 12, -16 / 12, 5 / 12, 0])
+  for i, weights in enumerate([*known, *[np.array([55, -59, 37, -9]) / 24] * 3]):
+    np.testing.assert_allclose(of_noise[i], -0.5 * np.array(weights), atol=1e-12)
+
+
+def run(sampler, name, times, shape=(3, 2), **options):
+  process = ALL[name]
+  x = samplers.prior(process, random.key(1), jnp.zeros(shape), times[0])
+  go = lambda x: sampler(denoiser(process), process, x, times, random.key(2), **options)
+  return jax.jit(go)(x)
+
+
+def test_samplers_that_are_special_cases_of_others(x64):
+  for name, times in (
+    ("edm", schedules.karras_levels(7)),
+    ("straight", schedules.uniform(5, 1.0)),
+  ):
+    same = lambda a, b: np.testing.assert_allclose(a.x, b.x, rtol=1e-9, atol=1e-12)
+    euler = run(samplers.euler, name, times)
+    same(run(samplers.ddim, name, times), euler)
+    same(run(samplers.adams_bashforth, name, times, order=1), euler)
+    heun = run(samplers.heun, name, times)
+    same(run(samplers.stochastic_heun, name, times, churn=0.0), heun)
+    ancestral = run(samplers.ancestral, name, times)
+    same(run(samplers.ddim, name, times, eta=1.0), ancestral)
+
+
+ALL_SAMPLERS = {
+  "euler": samplers.euler,
+  "heun": samplers.heun,
+  "adams_bashforth": samplers.adams_bashforth,
+  "dpm_solver_pp_2m": samplers.dpm_solver_pp_2m,
+  "ddim": functools.partial(samplers.ddim, eta=0.5),
+  "ancestral": samplers.ancestral,
+  "large": functools.partial(samplers.ancestral, variance=samplers.large_variance),
+  "stochastic_heun": samplers.stochastic_heun,
+  "predictor_corrector": samplers.predictor_corrector,
+}
+every_sampler = pytest.mark.parametrize("sampler", list(ALL_SAMPLERS))
+
+
+@every_sampler
+def test_samples_of_an_exact_denoiser_have_the_right_moments(sampler):
+  """From alpha = 0 to the data on straight paths, and by EDM's grid."""
+  for name, times in (
+    ("straight", schedules.uniform(200, 1.0)),
+    ("edm", schedules.karras_levels(200)),
+  ):
+    process = ALL[name]
+    x = samplers.prior(process, random.key(1), jnp.zeros((512, 32)), times[0])
+    denoise = denoiser(process, ((1.0, MEAN, STD),))
+    go = lambda x: ALL_SAMPLERS[sampler](denoise, process, x, times, random.key(2))
+    x = np.asarray(jax.jit(go)(x).x)
+    assert x.dtype == np.float32
+    error = STD / np.sqrt(x.size)
+    np.testing.assert_allclose(x.mean(), MEAN, atol=0.005 + 4 * error)
+    np.testing.assert_allclose(x.std(), STD, rtol=0.04 + 3 / np.sqrt(2 * x.size))
+    assert abs(stats.kurtosis(x.ravel())) < 0.15
+
+
+@every_sampler
+def test_evaluations_are_counted(sampler):
+  process, calls = ALL["edm"], []
+
+  def denoise(x_t, t):
+    io_callback(lambda t: calls.append(float(t)), None, t, ordered=True)
+    return 0.0 * x_t
+
+  @jax.jit
+  def go(times):
+    x, key = jnp.ones((2, 3)), random.key(0)
+    return ALL_SAMPLERS[sampler](denoise, process, x, times, key).num_evaluations
+
+  for end in (0.0, 0.1):
+    calls.clear()
+    number = int(go(jnp.array([2.0, 1.0, 0.5, end])))
+    jax.effects_barrier()
+    assert number == len(calls)
+    assert all(t > 0 for t in calls)
+
+
+def test_deterministic_samplers_go_both_ways(x64):
+  process, times = ALL["vp_cosine"], np.linspace(0.95, 0.05, 65)
+  denoise = denoiser(process)
+  x = jnp.linspace(-2, 2, 6)[:, None]
+  for sampler in (samplers.heun, samplers.dpm_solver_pp_2m, samplers.euler):
+    there = sampler(denoise, process, x, times).x
+    back = sampler(denoise, process, there, times[::-1]).x
+    assert 1e-9 < np.abs(back - x).max() < (0.2 if sampler is samplers.euler else 0.01)
+
+
+def test_rescaling_gives_the_coordinates_of_edm(x64):
+  """y = x_t / alpha_t at the noise level; a step of Euler's is the same there."""
+  process, times = ALL["discrete"], schedules.linear_steps(1000, 20)
+  alpha, sigma = at(process, times)
+  x = jnp.linspace(-2, 2, 6)[:, None]
+  denoise = denoiser(process)
+  there = processes.rescaled(denoise, process)
+  y = x / alpha[0]
+  a = samplers.euler(denoise, process, x, times).x
+  b = samplers.euler(there, ALL["edm"], y, sigma / alpha).x
+  np.testing.assert_allclose(a, b, rtol=1e-9)
+  a = samplers.heun(denoise, process, x, times).x
+  b = samplers.heun(there, ALL["edm"], y, sigma / alpha).x
+  assert 1e-6 < np.abs(a - b).max() < 0.1  # Another method of order 2.
+
+
+@pytest.mark.parametrize("sampler", ["large", "stochastic_heun", "predictor_corrector"])
+def test_devices_change_nothing(sampler):
+  process, times = ALL["edm"], schedules.karras_levels(4)
+
+  def sample(state, batch, key):
+    x = samplers.prior(process, key, batch["image"], times[0])
+    denoise = denoiser(process)
+    return {"x": ALL_SAMPLERS[sampler](denoise, process, x, times, key).x}
+
+  found = []
+  for devices in (1, 2):
+    backend = parallel.jit_backend(jax.devices()[:devices])
+    batch = backend.put_batch({"image": np.zeros((4, 2, 2, 1), np.float32)})
+    found.append(backend.compile_eval(sample)((), batch, random.key(0))["x"])
+  np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-3)
+
+
+def test_bad_input_is_refused():
+  x, process = jnp.zeros((2, 3)), ALL["edm"]
+  with pytest.raises(ValueError, match=r"order must be at least 1, got 0"):
+    samplers.adams_bashforth(None, process, x, [1.0, 0.0], order=0)
+  with pytest.raises(ValueError, match=r"eta=0.5 draws noise: pass a key"):
+    samplers.ddim(None, process, x, [1.0, 0.0], eta=0.5)
+  with pytest.raises(ValueError, match=r"times must be a vector of at least 2"):
+    samplers.euler(None, process, x, [1.0])
