@@ -224,11 +224,14 @@ def chain(
   """
 
   def step(x: Array, now: Levels, then: Levels, i: Array) -> Array:
-    mean, variance = reverse(x, now, then)
-    std = jnp.where(then.sigma > 0, jnp.sqrt(variance), 0.0)
-    return mean + std * _normal(random.fold_in(key, i), x)
+    return draw(*reverse(x, now, then), then, random.fold_in(key, i))
 
   return Sampled(_scan(step, process, x, times), _count(len(times) - 1))
+
+
+def draw(mean: Array, variance: Array, then: Levels, key: Array) -> Array:
+  """One of N(mean, variance), but the mean where `then` is the data."""
+  return mean + jnp.where(then.sigma > 0, jnp.sqrt(variance), 0.0) * _normal(key, mean)
 
 
 def ancestral(

@@ -93,6 +93,8 @@ class UNet(nn.Module):
     dropout_rate: Dropout in the residual blocks.
     dtype: Of convolutions and products, and of activations between them.
       Parameters, normalisation, softmax and output are float32.
+    out_channels: Of the output; None for those of the image. Twice as many give a
+      network that also learns variances.
   """
 
   channels: int = 128
@@ -102,6 +104,7 @@ class UNet(nn.Module):
   num_groups: int = 32
   dropout_rate: float = 0.1
   dtype: Dtype = jnp.float32
+  out_channels: int | None = None
 
   @nn.compact
   def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
@@ -113,7 +116,7 @@ class UNet(nn.Module):
       train: Whether dropout is on (it then needs the "dropout" key).
 
     Returns:
-      f32 [B, H, W, C].
+      f32 [B, H, W, C], or with `out_channels` in place of C.
 
     Raises:
       ValueError: If the image does not halve evenly from level to level, if an
@@ -121,7 +124,7 @@ class UNet(nn.Module):
         not divide the channels of a level.
     """
     self._check(x.shape)
-    image_channels = x.shape[-1]
+    out_channels = self.out_channels or x.shape[-1]
     widths = [self.channels * mult for mult in self.channel_mults]
     last = len(widths) - 1
 
@@ -165,7 +168,7 @@ class UNet(nn.Module):
         h = _conv(width, self.dtype, f"up{level}_conv")(h)
 
     h = nn.swish(_norm(self.num_groups, self.dtype, "norm_out")(h))
-    return _conv(image_channels, _wide(self.dtype), "conv_out", init=_zeros)(h)
+    return _conv(out_channels, _wide(self.dtype), "conv_out", init=_zeros)(h)
 
   def _check(self, shape: tuple[int, ...]) -> None:
     height, width = shape[1:3]

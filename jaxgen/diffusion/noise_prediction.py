@@ -1,0 +1,125 @@
+"""Training of a network that predicts the noise at the steps of a chain: L_simple.
+
+Ho et al., 2020, arXiv 2006.11239, Algorithm 1; shared by what samples such a network.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+from jax import random
+import jax.numpy as jnp
+import optax
+
+from jaxgen.diffusion.process import (
+  NOISE,
+  Denoiser,
+  Process,
+  denoiser,
+  diffuse,
+)
+from jaxgen.method import (
+  Array,
+  Batch,
+  Metrics,
+  PyTree,
+  TrainState,
+  apply_gradients,
+  create_state,
+  update_ema,
+)
+
+
+class Training(NamedTuple):
+  """Parts of a method. Its network is "net".
+
+  Attributes:
+    init: As in `Method`, over batch["image"].
+    train_step: As in `Method`: "loss", "grad_norm" before clipping.
+    eval_step: As in `Method`: "loss".
+    predict: (params, x_t, t f32 []) -> noise, without dropout.
+    denoise: params -> the denoiser.
+  """
+
+  init: Callable
+  train_step: Callable
+  eval_step: Callable
+  predict: Callable[[PyTree, Array, Array], Array]
+  denoise: Callable[[PyTree], Denoiser]
+
+
+def training(
+  net: nn.Module,
+  *,
+  tx: optax.GradientTransformation,
+  process: Process,
+  num_steps: int,
+  ema_decay: float,
+) -> Training:
+  """L_simple of `net`, (x_t, t i32 [B] from 0, train) -> noise.
+
+  Args:
+    net: It has no variables but its parameters.
+    tx: Its optimiser.
+    process: `process.discrete`; its step t is called t - 1 by the network.
+    num_steps: T.
+    ema_decay: Decay per step of the averaged weights.
+  """
+
+  def init(key: Array, batch: Batch) -> TrainState:
+    x = jnp.zeros_like(batch["image"])
+    variables = net.init(key, x, jnp.zeros(len(x), jnp.int32), train=False)
+    return create_state({"net": variables}, {"net": tx}, ema=("net",))
+
+  def losses(
+    params: PyTree, x: Array, t: Array, noise_key: Array, dropout_key: Array | None
+  ) -> Array:
+    noise = random.normal(noise_key, x.shape)
+    x_t = diffuse(process, x, t + 1.0, noise)
+    train = dropout_key is not None
+    rngs = {"dropout": dropout_key} if train else {}
+    predicted = net.apply({"params": params}, x_t, t, train=train, rngs=rngs)
+    return mean((noise - predicted) ** 2)  # Eq. 14
+
+  def train_step(
+    state: TrainState, batch: Batch, key: Array
+  ) -> tuple[TrainState, Metrics]:
+    x = batch["image"]
+    t_key, noise_key, dropout_key = random.split(key, 3)
+    t = random.randint(t_key, (len(x),), 0, num_steps)
+    loss_fn = lambda p: losses(p, x, t, noise_key, dropout_key).mean()
+    loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
+    state = apply_gradients(state, "net", grads, tx)
+    state = update_ema(state, ema_decay)
+    return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+  def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
+    x = batch["image"]
+    t_key, order_key, noise_key = random.split(key, 3)
+    t = spread_steps(t_key, order_key, len(x), num_steps)
+    return {"loss": losses(state.params["net"], x, t, noise_key, None)}
+
+  def predict(params: PyTree, x_t: Array, t: Array) -> Array:
+    index = jnp.rint(t).astype(jnp.int32) - 1
+    return net.apply({"params": params}, x_t, jnp.full(len(x_t), index), train=False)
+
+  def denoise(params: PyTree) -> Denoiser:
+    return denoiser(functools.partial(predict, params), process, NOISE)
+
+  return Training(init, train_step, eval_step, predict, denoise)
+
+
+def spread_steps(t_key: Array, order_key: Array, num: int, num_steps: int) -> Array:
+  """int32 [num] in 0, ..., num_steps - 1, one in each of `num` equal strata, shuffled.
+
+  Of the variance of independent ones, little is left.
+  """
+  strata = random.permutation(order_key, jnp.arange(num)) + random.uniform(t_key)
+  return jnp.minimum((strata * num_steps / num).astype(jnp.int32), num_steps - 1)
+
+
+def mean(x: Array) -> Array:
+  """Mean over all axes but the first."""
+  return x.reshape(len(x), -1).mean(axis=1)
