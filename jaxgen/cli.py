@@ -68,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
   add_device_flags(train)
 
   sample = add("sample", "Draw from a run, or apply a tool to it.", "workdir")
-  sample.add_argument("--num", type=int, default=64)
+  sample.add_argument("--num", type=int, help="default 64, or one for every input")
+  sample.add_argument("--input", help="images for a tool: a file, a folder or .npz")
+  sample.add_argument("--mask", help="image of what is known, in white; for all inputs")
   sample.add_argument("--label", type=int, help="class of conditional methods")
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
@@ -218,11 +220,37 @@ def _sample(args: argparse.Namespace) -> None:
   from jaxgen.evaluate import sample
 
   loaded = run.load(args.workdir, args.step, args.overrides)
-  options = dict(mode=args.mode, label=args.label, seed=args.seed)
-  outputs = sample(loaded, args.num, **options, backend=backend)
+  given, num = _inputs(args, loaded)
+  options = dict(mode=args.mode, label=args.label, seed=args.seed, given=given)
+  outputs = sample(loaded, num, **options, backend=backend)
   viz.save(args.out, outputs, getattr(loaded.phase.train_data, "decode", None))
   files = dict.fromkeys(map(str, viz.paths(args.out, outputs).values()))
   print(f"{args.mode} of step {int(loaded.state.step)}: {', '.join(files)}")
+
+
+def _inputs(args: argparse.Namespace, loaded: Any) -> tuple[dict[str, Any], int]:
+  """The entries of a batch that --input and --mask give, and its number of rows."""
+  import numpy as np
+
+  from jaxgen.data import read_images
+  from jaxgen.run import batch_spec
+
+  given, num = {}, args.num or 64
+  if not (args.input or args.mask):
+    return given, num
+  spec = batch_spec(loaded.phase.train_data)
+  if "image" not in spec:
+    raise ValueError(f"--input and --mask: batches have no image, only {sorted(spec)}")
+  shape = spec["image"].shape[1:]
+  if args.input:
+    images = read_images(args.input, shape)
+    num = args.num or len(images)
+    given["image"] = images[np.arange(num) % len(images)]
+  if args.mask:
+    mask = read_images(args.mask, (*shape[:2], 1))[:1]
+    white = mask > (127 if mask.dtype == np.uint8 else 0)
+    given["mask"] = white.astype(np.float32).repeat(num, axis=0)
+  return given, num
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -123,6 +123,7 @@ def sample(
   *,
   mode: str = "sample",
   label: int | None = None,
+  given: Batch | None = None,
   seed: int = 0,
   backend: parallel.Backend | None = None,
 ) -> dict[str, np.ndarray]:
@@ -133,6 +134,8 @@ def sample(
     num: How many rows of the run's stored conditioning to use.
     mode: "sample" or the name of one of the method's tools.
     label: One class for all of them; default the stored labels.
+    given: Entries of the batch in place of stored ones, and further ones that a tool
+      takes, such as "image" and "mask"; each has `num` rows.
     seed: The outputs are a function of it.
     backend: Default jit over all devices.
   """
@@ -147,6 +150,7 @@ def sample(
   batch = run.conditioning(loaded.workdir, num)
   if label is not None:
     batch["label"] = np.full_like(batch["label"], label)
+  batch |= given or {}
   state = backend.put_state(averaged(loaded.state))
   fn = backend.compile_eval(modes[mode])
   return draw(fn, state, batch, jax.random.key(seed), backend)

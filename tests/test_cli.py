@@ -125,16 +125,48 @@ def test_samples_are_a_function_of_the_seed(workdir, tmp_path):
   assert not np.array_equal(a, c)
 
 
+def test_tools_take_images_and_a_mask_from_files(workdir, tmp_path):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (3, 4, 4), np.uint8)
+  for i, image in enumerate(images):
+    Image.fromarray(image).save(tmp_path / f"{i}.png")
+  (tmp_path / "masks").mkdir()
+  left = np.broadcast_to(np.uint8([255, 255, 0, 0]), (4, 4))
+  Image.fromarray(left).save(tmp_path / "masks" / "left.png")
+  (tmp_path / "folder").mkdir()
+  for i in (0, 1):
+    (tmp_path / f"{i}.png").rename(tmp_path / "folder" / f"{i}.png")
+  np.savez(tmp_path / "array.npz", image=images)
+  expected = images[..., None] / 127.5 - 1
+
+  def run(*arguments):
+    out = tmp_path / "out.npz"
+    cli.main(["sample", str(workdir), "--mode=keep", f"--out={out}", *arguments])
+    return np.load(out)["kept"]
+
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)
+  close(run(f"--input={tmp_path}/2.png"), expected[2:])
+  close(run(f"--input={tmp_path}/folder"), expected[:2])
+  masked = expected * (left > 0)[None, :, :, None]
+  arguments = (f"--input={tmp_path}/array.npz", f"--mask={tmp_path}/masks/left.png")
+  close(run(*arguments), masked)
+  close(run(*arguments, "--num=5"), masked[[0, 1, 2, 0, 1]])
+  assert run().shape == (64, 4, 4, 1)  # Without an input, the stored examples.
+
+
 def test_sample_errors(workdir, tmp_path, capsys):
   folder, out = str(workdir), f"--out={tmp_path}/x.png"
-  assert "no mode 'invert', only ['sample']" in fails(
+  assert "no mode 'invert', only ['keep', 'sample']" in fails(
     capsys, "sample", folder, out, "--mode=invert"
   )
   assert "the batches have no label" in fails(
     capsys, "sample", folder, out, "--label=3"
   )
-  assert "expected a name in .png, .gif or .npz" in fails(
+  assert "expected a name in .png, .gif, .txt or .npz" in fails(
     capsys, "sample", folder, f"--out={tmp_path}/x.bmp"
+  )
+  assert "no image, folder or .npz" in fails(
+    capsys, "sample", folder, out, "--input=nowhere.png"
   )
   assert "holds no run" in fails(capsys, "sample", str(tmp_path), out)
 

@@ -61,7 +61,10 @@ def toy(net, *, tx):
     variables = {"params": state.params["net"], **state.stats["net"]}
     return {"samples": nn.tanh(net.apply(variables, noise, train=False))}
 
-  return Method(init, train_step, eval_step, sample)
+  def keep(state, batch, key):
+    return {"kept": batch["image"] * batch.get("mask", jnp.ones_like(batch["image"]))}
+
+  return Method(init, train_step, eval_step, sample, {"keep": keep})
 
 
 class Numbers:

@@ -6,7 +6,7 @@ for the shapes. Nothing is read before one of these needs it. No part uses JAX.
 """
 
 from jaxgen.data.array import arrays, synthetic
-from jaxgen.data.folder import image_folder
+from jaxgen.data.folder import image_folder, read_images
 from jaxgen.data.source import Source
 from jaxgen.data.stacked import stacked_mnist
 from jaxgen.data.text import Alphabet, characters_of, text
@@ -18,6 +18,7 @@ __all__ = [
   "arrays",
   "characters_of",
   "image_folder",
+  "read_images",
   "stacked_mnist",
   "synthetic",
   "text",

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from jaxgen.data import decode
+from jaxgen.data.array import arrays
 from jaxgen.data.source import Batch, Examples, Source, in_chunks, zeros
 
 
@@ -171,3 +172,35 @@ def image_folder(
   """
   examples = FolderExamples(path, image_size, channels, split, on_error)
   return Source(examples, batch_size, seed, flip, in_memory, num_workers)
+
+
+def read_images(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
+  """One image file, all those below a folder in order, or the "image" of an .npz.
+
+  Args:
+    path: Which.
+    shape: (height, width, channels) of the result. If it is square, images of other
+      sizes are cropped and resized to it as `image_folder` does.
+
+  Returns:
+    uint8, or the float32 in [-1, 1] of an .npz, [N, *shape].
+
+  Raises:
+    FileNotFoundError: There is nothing of the kind.
+    ValueError: An image cannot be read, or has another shape; it is named.
+  """
+  name, (height, width, channels) = os.path.expanduser(os.fspath(path)), shape
+  if name.endswith(".npz"):
+    found = arrays(name, batch_size=1).examples.load()["image"]
+  elif os.path.isdir(name):
+    size = height if height == width else None
+    found = FolderExamples(name, size, channels, "all", "raise").load()["image"]
+  elif os.path.isfile(name):
+    size = height if height == width else None
+    one = decode.decode_image(name, name, channels=channels, image_size=size)
+    found = one[None]
+  else:
+    raise FileNotFoundError(f"no image, folder or .npz {name!r}")
+  if found.shape[1:] != tuple(shape):
+    raise ValueError(f"{name}: images are {found.shape[1:]}: expected {tuple(shape)}")
+  return found
