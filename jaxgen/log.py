@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxgen.run import write_text
@@ -28,6 +27,8 @@ class Log:
     )
     if not main:
       return
+    from tensorboardX import SummaryWriter  # Imports torch where that is installed.
+
     for name in ("metrics", "timing"):
       path = workdir / f"{name}.jsonl"
       lines = path.read_text().splitlines(keepends=True) if path.exists() else []
