@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import bound, samplers
+from jaxgen.diffusion import bound, editing, samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, diffuse, discrete
 from jaxgen.diffusion.samplers import Levels, large_variance, levels, posterior_mean
@@ -68,6 +68,7 @@ def ddpm(
       256 levels, and its parts "rate" (L_1 + ... + L_T) and "distortion" (L_0).
       {"bits_per_dim", "rate", "distortion"}, each f32 [B]. One call of the network
       per step.
+    inpaint, img2img, colourise: See `editing.tools`.
 
   Args:
     net: Predicts the noise. (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, C].
@@ -149,4 +150,10 @@ def ddpm(
     return bound.bits_per_dim(step, process, num_steps, batch["image"], key)
 
   tools = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
+  tools |= editing.tools(
+    lambda state, batch: clipped(parts.denoise(state.params["net"])),
+    process,
+    np.arange(num_steps, -1, -1),
+    variance=variance,
+  )
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

@@ -1,0 +1,128 @@
+"""Editing with the exact denoiser of a Gaussian, whose conditionals are known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.diffusion import editing, samplers, schedules
+from jaxgen.diffusion.process import vp_linear
+
+KEY = jax.random.key(0)
+PROCESS = vp_linear()
+TIMES = schedules.uniform(160, 1.0)
+
+
+def exact(covariance):
+  """E[x | x_t] of x ~ N(0, covariance), over the last axis."""
+  values, vectors = np.linalg.eigh(np.asarray(covariance))
+  values, vectors = jnp.float32(values), jnp.float32(vectors)
+
+  def denoise(x, t):
+    alpha, sigma = PROCESS.alpha(t), PROCESS.sigma(t)
+    shrink = alpha * values / (alpha**2 * values + sigma**2)
+    return x @ (vectors * shrink[None] @ vectors.T)
+
+  return denoise
+
+
+@functools.cache
+def inpainted(num_resamplings):
+  """b of N(0, [[1, 0.8], [0.8, 1]]) where a = 1.5 is known; and a."""
+  given = jnp.broadcast_to(jnp.array([1.5, 9.0]), (4096, 2))
+  mask = jnp.array([[1.0, 0.0]])
+  run = jax.jit(
+    lambda key: editing.repaint(
+      *(exact([[1.0, 0.8], [0.8, 1.0]]), PROCESS, given, mask, TIMES, key),
+      jump=8,
+      num_resamplings=num_resamplings,
+    )
+  )
+  return np.asarray(run(KEY)).T
+
+
+def test_repaint_draws_from_the_conditional():
+  a, b = inpainted(10)
+  np.testing.assert_array_equal(a, 1.5)
+  # Resampling 30 times gives 1.17; the variance of 160 steps is a tenth too small.
+  np.testing.assert_allclose(b.mean(), 0.8 * 1.5, atol=0.1)
+  np.testing.assert_allclose(b.var(), 1 - 0.8**2, atol=0.06)
+
+
+def test_without_resampling_the_parts_do_not_agree():
+  """Why the paper resamples."""
+  _, b = inpainted(1)
+  assert abs(b.mean() - 0.8 * 1.5) > 0.4
+
+
+def test_nothing_known_is_a_draw_and_everything_known_is_the_image():
+  covariance = [[1.0, 0.8], [0.8, 1.0]]
+  given = jax.random.normal(KEY, (4096, 2)) * 3.0
+  run = jax.jit(
+    lambda mask: editing.repaint(
+      exact(covariance), PROCESS, given, mask, TIMES, KEY, jump=8, num_resamplings=2
+    )
+  )
+  np.testing.assert_allclose(np.cov(run(jnp.zeros((1, 2))).T), covariance, atol=0.12)
+  np.testing.assert_array_equal(run(jnp.ones((1, 2))), given)
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.6, 1.0])
+def test_sdedit_keeps_of_the_image_what_its_noise_leaves(strength):
+  """Of unit variance, the flow is the identity: corr(image, result) is alpha."""
+  image = jax.random.normal(KEY, (4096, 1))
+  run = jax.jit(
+    lambda image: editing.sdedit(
+      *(samplers.heun, exact([[1.0]]), PROCESS, image, TIMES, jax.random.key(1)),
+      strength=strength,
+    )
+  )
+  result = np.asarray(run(image))
+  alpha = PROCESS.alpha(jnp.float32(strength))
+  found = np.corrcoef(image[:, 0], result[:, 0])[0, 1]
+  np.testing.assert_allclose(found, alpha, atol=0.03)
+  np.testing.assert_allclose(result.var(), 1.0, atol=0.05)
+
+
+def test_colours_are_drawn_around_the_grey_that_is_known():
+  basis = editing.grey_basis(3)
+  np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+  np.testing.assert_allclose(basis[:, 0], 3**-0.5)
+  np.testing.assert_array_equal(editing.grey_basis(1), [[1.0]])
+  covariance = np.array([[0.3, 0.2, 0.1], [0.2, 0.3, 0.2], [0.1, 0.2, 0.3]]) / 8
+  tools = editing.tools(lambda state, batch: exact(covariance), PROCESS, TIMES)
+  image = 0.2 * jax.random.normal(KEY, (4, 8, 8, 3))
+  out = jax.jit(functools.partial(tools["colourise"], None))({"image": image}, KEY)
+  samples = np.asarray(out["samples"])
+  np.testing.assert_allclose(samples.mean(-1), image.mean(-1), atol=1e-5)
+  np.testing.assert_allclose(out["given"][..., 1], image.mean(-1), atol=1e-6)
+  # Given the grey g = mean of channels, colours have the covariance of the conditional.
+  q = covariance.sum(0) / 3
+  expected = covariance - np.outer(q, q) / q.mean()
+  mean = np.asarray(image.mean(-1, keepdims=True)) * q / q.mean()
+  spread = (samples - mean).reshape(-1, 3)
+  np.testing.assert_allclose(np.cov(spread.T), expected, atol=0.01)
+
+
+def test_tools_take_a_mask_or_know_the_upper_half():
+  tools = editing.tools(lambda state, batch: exact(0.1 * np.eye(1)), PROCESS, TIMES)
+  image = 0.2 * jax.random.normal(KEY, (4, 8, 8, 1))
+  run = jax.jit(functools.partial(tools["inpaint"], None))
+  out = run({"image": image}, KEY)
+  np.testing.assert_allclose(out["samples"][:, :4], image[:, :4], atol=1e-6)
+  assert np.abs(out["samples"] - image)[:, 4:].max() > 0.1
+  np.testing.assert_allclose(out["given"][:, 4:], -1.0)
+  mask = jnp.broadcast_to(jnp.arange(8) % 2, (4, 8, 8))[..., None].astype(jnp.float32)
+  out = run({"image": image, "mask": mask}, KEY)
+  np.testing.assert_allclose(out["samples"][:, :, 1::2], image[:, :, 1::2], atol=1e-6)
+  assert np.abs(out["samples"] - image)[:, :, ::2].max() > 0.1
+
+
+def test_bad_arguments_are_named():
+  x, denoise = jnp.zeros((1, 1)), exact([[1.0]])
+  with pytest.raises(ValueError, match=r"jump=7 must divide .*, 160"):
+    editing.repaint(denoise, PROCESS, x, x, TIMES, KEY, jump=7)
+  with pytest.raises(ValueError, match="strength=0: expected in"):
+    editing.sdedit(samplers.heun, denoise, PROCESS, x, TIMES, KEY, strength=0)
