@@ -1,6 +1,8 @@
 """Noising processes, grids and samplers against exact solutions."""
 
 import functools
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 from jax import random
@@ -15,6 +17,7 @@ from jaxgen.diffusion import process as processes
 from jaxgen.diffusion import samplers, schedules
 from jaxgen.diffusion.process import NOISE, SCORE, VELOCITY, V, X
 
+GOLDEN = Path(__file__).parent / "golden" / "samplers_diffusers.npz"
 MEAN, STD = 0.3, 0.5
 MIXTURE = ((0.3, -1.0, 0.25), (0.7, 0.6, 0.4))  # weight, mean, std
 ALL = {
@@ -381,3 +384,41 @@ def test_bad_input_is_refused():
     samplers.ddim(None, process, x, [1.0, 0.0], eta=0.5)
   with pytest.raises(ValueError, match=r"times must be a vector of at least 2"):
     samplers.euler(None, process, x, [1.0])
+
+
+THEIRS = {  # Name in the golden file: our sampler, relative tolerance.
+  "ddpm_fixed_small": (samplers.ancestral, 1e-9),
+  "ddpm_fixed_large": (ALL_SAMPLERS["large"], 1e-9),
+  "ddim_0.0": (samplers.ddim, 1e-9),
+  "ddim_0.5": (functools.partial(samplers.ddim, eta=0.5), 1e-9),
+  "heun": (samplers.heun, 1e-9),
+  # These two compute in float32 whatever they are given.
+  "euler": (samplers.euler, 1e-6),
+  "dpm_solver_pp_2m": (samplers.dpm_solver_pp_2m, 2e-6),
+}
+
+
+@pytest.mark.parametrize("name", list(THEIRS))
+def test_equals_diffusers_step_for_step(name, x64, monkeypatch):
+  golden = np.load(GOLDEN)
+  times = np.append(golden[f"{name}/times"] + 1.0, 0.0)  # They count from 0.
+  path, process = golden[f"{name}/path"], ALL["discrete"]
+  alpha, sigma = at(process, times)
+  denoise, grid = denoiser(process), times
+  if name in ("euler", "heun"):  # In the coordinates of EDM.
+    path = np.append(path[:1] / alpha[0], path[1:], axis=0)
+    denoise, process, grid = (
+      processes.rescaled(denoise, process), ALL["edm"], sigma / alpha,
+    )  # fmt: skip
+  sampler, tolerance = THEIRS[name]
+  # Their noise: the last step of DDPM draws none.
+  noise = np.zeros((10, 1, 6))
+  if f"{name}/noise" in golden:
+    noise[: len(golden[f"{name}/noise"])] = golden[f"{name}/noise"]
+  monkeypatch.setattr(samplers, "random", SimpleNamespace(fold_in=lambda key, i: i))
+  monkeypatch.setattr(samplers, "_normal", lambda i, like: jnp.asarray(noise)[i])
+  for steps in (1, 3, 10):
+    go = lambda x, times: sampler(denoise, process, x, times, 0).x
+    x = jax.jit(go)(path[0], grid[: steps + 1])
+    error = np.abs(x - path[steps]).max() / np.abs(path[steps]).max()
+    assert error < tolerance, (steps, error)

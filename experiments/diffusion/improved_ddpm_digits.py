@@ -26,7 +26,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 64,
-      "num_steps": 4_000,  # 171 epochs
+      "num_steps": 1_200,  # 51 epochs
       "lr": 2e-3,
       "warmup_steps": 100,
       "clip_norm": 1.0,
@@ -67,7 +67,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=1_000, sample=1_000, save=1_000),
+    every=Every(log=100, eval=600, sample=600, save=600),
     num_samples=64,
   )
 
