@@ -6,7 +6,8 @@ with any share `eta` of DDPM's noise (Eq. 12 and 16) on a subset of its steps (S
 4.2, Appendix D.2); images to latents and back by the same steps without noise (Section
 5.4), and interpolation between latents (Section 5.3).
 
-The sampler itself is `samplers.ddim`, next to others for the same network.
+The sampler itself is `samplers.ddim`, next to others for the same network. Numbers of
+equations, sections and tables are from memory.
 
 Where this differs from the paper:
   - Samples are clipped to [-1, 1] at the end (the authors' code: where they are saved).

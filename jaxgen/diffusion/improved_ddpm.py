@@ -6,7 +6,7 @@ bound (Eq. 16), or with the bound alone at time steps drawn by importance (Eq. 1
 sampling on a subset of the steps (Section 4). The cosine schedule (Eq. 17) is
 `schedules.cosine_betas`.
 
-Equation numbers are the paper's. The network counts time steps from 0.
+Equation numbers are the paper's, from memory. The network counts time steps from 0.
 
 Where this differs from the paper:
   - Importance sampling keeps moving averages of the squares of L_t, of the weight of 10

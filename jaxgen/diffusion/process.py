@@ -12,6 +12,8 @@ what to do with the mean.
   - Karras et al., 2022, arXiv 2206.00364: `edm`.
   - Lipman et al., 2023, arXiv 2210.02747, and Liu et al., 2023, arXiv 2209.03003:
     `straight`, `VELOCITY`, with data at t = 0 as in the others.
+
+Equation numbers are from memory, the functions are tested against their definitions.
 """
 
 from collections.abc import Callable, Sequence
