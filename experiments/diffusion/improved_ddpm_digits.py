@@ -8,8 +8,11 @@ Paper: Nichol, Dhariwal, Improved Denoising Diffusion Probabilistic Models (2021
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: bits_per_dim --metrics=nll,eval
-Ours: not measured.
+Ours: not measured to the end. Stopped early, the estimate of the bound on the test set
+was 5.10 bits per dimension after 600 steps (the averaged weights are then still half
+the initial ones), and falling. Images have 17 of the 256 levels.
 Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: not measured.
+Seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +29,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 64,
-      "num_steps": 1_200,  # 51 epochs
+      "num_steps": 4_000,  # 171 epochs
       "lr": 2e-3,
       "warmup_steps": 100,
       "clip_norm": 1.0,
@@ -67,7 +70,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=600, sample=600, save=600),
+    every=Every(log=100, eval=1_000, sample=1_000, save=1_000),
     num_samples=64,
   )
 
