@@ -4,7 +4,6 @@ Ho et al., 2020, arXiv 2006.11239, Algorithm 1; shared by what samples such a ne
 """
 
 from collections.abc import Callable
-import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -39,15 +38,15 @@ class Training(NamedTuple):
     init: As in `Method`, over batch["image"].
     train_step: As in `Method`: "loss", "grad_norm" before clipping.
     eval_step: As in `Method`: "loss".
-    predict: (params, x_t, t f32 []) -> noise, without dropout.
-    denoise: params -> the denoiser.
+    predict: (params, x_t, t f32 [], *conditions) -> noise, without dropout.
+    denoise: (params, *conditions) -> the denoiser.
   """
 
   init: Callable
   train_step: Callable
   eval_step: Callable
-  predict: Callable[[PyTree, Array, Array], Array]
-  denoise: Callable[[PyTree], Denoiser]
+  predict: Callable[..., Array]
+  denoise: Callable[..., Denoiser]
 
 
 def training(
@@ -57,8 +56,9 @@ def training(
   process: Process,
   num_steps: int,
   ema_decay: float,
+  conditions: Callable[[Batch], tuple[Array, ...]] = lambda batch: (),
 ) -> Training:
-  """L_simple of `net`, (x_t, t i32 [B] from 0, train) -> noise.
+  """L_simple of `net`, (x_t, t i32 [B] from 0, *conditions, train) -> noise.
 
   Args:
     net: It has no variables but its parameters.
@@ -66,47 +66,49 @@ def training(
     process: `process.discrete`; its step t is called t - 1 by the network.
     num_steps: T.
     ema_decay: Decay per step of the averaged weights.
+    conditions: batch -> what else the network is given.
   """
 
   def init(key: Array, batch: Batch) -> TrainState:
-    x = jnp.zeros_like(batch["image"])
-    variables = net.init(key, x, jnp.zeros(len(x), jnp.int32), train=False)
+    x, *given = jax.tree.map(jnp.zeros_like, (batch["image"], *conditions(batch)))
+    variables = net.init(key, x, jnp.zeros(len(x), jnp.int32), *given, train=False)
     return create_state({"net": variables}, {"net": tx}, ema=("net",))
 
   def losses(
-    params: PyTree, x: Array, t: Array, noise_key: Array, dropout_key: Array | None
+    params: PyTree, batch: Batch, t: Array, noise_key: Array, dropout_key: Array | None
   ) -> Array:
+    x = batch["image"]
     noise = random.normal(noise_key, x.shape)
     x_t = diffuse(process, x, t + 1.0, noise)
     train = dropout_key is not None
+    inputs = {"params": params}, x_t, t, *conditions(batch)
     rngs = {"dropout": dropout_key} if train else {}
-    predicted = net.apply({"params": params}, x_t, t, train=train, rngs=rngs)
+    predicted = net.apply(*inputs, train=train, rngs=rngs)
     return mean((noise - predicted) ** 2)  # Eq. 14
 
   def train_step(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
-    x = batch["image"]
     t_key, noise_key, dropout_key = random.split(key, 3)
-    t = random.randint(t_key, (len(x),), 0, num_steps)
-    loss_fn = lambda p: losses(p, x, t, noise_key, dropout_key).mean()
+    t = random.randint(t_key, (len(batch["image"]),), 0, num_steps)
+    loss_fn = lambda p: losses(p, batch, t, noise_key, dropout_key).mean()
     loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
     state = apply_gradients(state, "net", grads, tx)
     state = update_ema(state, ema_decay)
     return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
-    x = batch["image"]
     t_key, order_key, noise_key = random.split(key, 3)
-    t = spread_steps(t_key, order_key, len(x), num_steps)
-    return {"loss": losses(state.params["net"], x, t, noise_key, None)}
+    t = spread_steps(t_key, order_key, len(batch["image"]), num_steps)
+    return {"loss": losses(state.params["net"], batch, t, noise_key, None)}
 
-  def predict(params: PyTree, x_t: Array, t: Array) -> Array:
-    index = jnp.rint(t).astype(jnp.int32) - 1
-    return net.apply({"params": params}, x_t, jnp.full(len(x_t), index), train=False)
+  def predict(params: PyTree, x_t: Array, t: Array, *given: Array) -> Array:
+    index = jnp.full(len(x_t), jnp.rint(t).astype(jnp.int32) - 1)
+    return net.apply({"params": params}, x_t, index, *given, train=False)
 
-  def denoise(params: PyTree) -> Denoiser:
-    return denoiser(functools.partial(predict, params), process, NOISE)
+  def denoise(params: PyTree, *given: Array) -> Denoiser:
+    noise = lambda x_t, t: predict(params, x_t, t, *given)
+    return denoiser(noise, process, NOISE)
 
   return Training(init, train_step, eval_step, predict, denoise)
 
