@@ -120,6 +120,10 @@ def parser() -> argparse.ArgumentParser:
   bench.add_argument("--num", type=int, default=8, help="samples to draw at once")
   add_device_flags(bench)
 
+  text = "Make a run of what others trained."
+  importing = add("import", text, "kind", "folder")
+  importing.add_argument("--out", required=True, help="the workdir")
+
   add("list", "List methods and experiments with their numbers.")
   add("new", "Write a method file that already trains.", "name")
   return root
@@ -329,6 +333,17 @@ def _bench(args: argparse.Namespace) -> None:
     print(bench(built, backend, args.steps, args.seed))
 
 
+def _import(args: argparse.Namespace) -> None:
+  if args.kind != "diffusers":
+    raise ValueError(f"cannot import {args.kind!r}, only 'diffusers'")
+  _start_jax(args)
+  from jaxgen.importing import import_diffusers
+
+  experiment = find_experiment("diffusion/ddpm_diffusers")
+  count = import_diffusers(args.folder, Path(args.out), experiment)
+  print(f"{count:,} parameters; draw with: jaxgen sample {args.out} --out=samples.png")
+
+
 def _list(_: argparse.Namespace) -> None:
   from jaxgen.describe import list_all
 
@@ -354,6 +369,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
   "report": _report,
   "describe": _describe,
   "bench": _bench,
+  "import": _import,
   "list": _list,
   "new": _new,
 }
