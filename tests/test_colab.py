@@ -1,4 +1,4 @@
-"""The notebook runs from the first cell to the last, with a tiny budget."""
+"""The notebooks run from the first cell to the last, with a tiny budget."""
 
 from pathlib import Path
 
@@ -7,6 +7,10 @@ TINY = """
 num_steps = 3
 overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]
 overrides += ["--config.channel_mults=(1,)"]
+"""
+TINY_DIFFUSION = f"""{TINY}
+dit_overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]
+dit_overrides += ["--config.depth=1", "--config.num_sampling_steps=2"]
 """
 
 
@@ -33,15 +37,16 @@ def test_committed_notebooks_are_clean():
       assert cell.execution_count is None, f"{path}: clear its outputs"
 
 
-def test_quickstart_runs(tmp_path, monkeypatch):
+def run(name, tiny, tmp_path, monkeypatch):
+  """(what it printed, the number of its pictures) of a notebook on a tiny budget."""
   import nbclient
 
-  for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
-    monkeypatch.setenv(name, str(tmp_path / name))  # No kernels or settings of a user.
-  notebook = read(COLAB / "quickstart.ipynb")
+  for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+    monkeypatch.setenv(variable, str(tmp_path / variable))  # Nothing of a user's.
+  notebook = read(COLAB / f"{name}.ipynb")
   tags = lambda cell: cell.metadata.get("tags", ())
   (parameters,) = [c for c in code_cells(notebook) if "parameters" in tags(c)]
-  parameters.source = TINY
+  parameters.source = tiny
   (tmp_path / "cwd").mkdir()
   client = nbclient.NotebookClient(
     notebook,
@@ -54,8 +59,19 @@ def test_quickstart_runs(tmp_path, monkeypatch):
   outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
   text = "".join(output.text for output in outputs if output.output_type == "stream")
   assert "Warning" not in text, text
+  return text, len([o for o in outputs if "image/png" in o.get("data", {})])
+
+
+def test_quickstart_runs(tmp_path, monkeypatch):
+  text, num_pictures = run("quickstart", TINY, tmp_path, monkeypatch)
   assert "trained 3 steps" in text
   assert "trained 6 steps" in text
   assert "step 6:" in text
-  pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-  assert len(pictures) == 3
+  assert num_pictures == 3
+
+
+def test_diffusion_runs(tmp_path, monkeypatch):
+  text, num_pictures = run("diffusion", TINY_DIFFUSION, tmp_path, monkeypatch)
+  assert text.count("trained 3 steps") == 2
+  assert "dpm_solver_pp_2m     4 calls" in text
+  assert num_pictures == 4
