@@ -69,7 +69,7 @@ def is_image(x: np.ndarray) -> bool:
 
 def is_text(x: np.ndarray) -> bool:
   """Whether `x` can be tokens."""
-  return x.ndim == 2 and np.issubdtype(x.dtype, np.integer)
+  return x.ndim in (2, 3) and np.issubdtype(x.dtype, np.integer)
 
 
 def suffix(outputs: Mapping[str, np.ndarray], decode: Decode | None) -> str:
@@ -108,7 +108,8 @@ def save(
 
   Args:
     path: The suffix chooses: .png a grid, .gif an animation (over K of
-      [N, K, H, W, C], else over N), .txt what tokens say, .npz every array as it is.
+      [N, K, H, W, C], else over N), .txt what tokens say ([N, T] or
+      [N, K, T]), .npz every array as it is.
       Of several images or texts each has a file, see `paths`.
     outputs: By name; those that are neither images nor tokens go to .npz only.
     decode: int [N, T] -> N texts, for .txt.
@@ -136,7 +137,8 @@ def save(
     )
   if kind == "text":
     for name, target in targets.items():
-      write_texts(target, decode(outputs[name]))
+      x = outputs[name]
+      write_texts(target, decode(x.reshape(-1, x.shape[-1])))
     return {}
   grids = {}
   for name, target in targets.items():

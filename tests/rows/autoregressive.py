@@ -6,7 +6,7 @@ from flax import linen as nn
 import numpy as np
 import optax
 
-from jaxgen.autoregressive import char_rnn
+from jaxgen.autoregressive import char_rnn, vae_text
 from jaxgen.autoregressive.gpt import gpt
 from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
 from jaxgen.data.source import zeros
@@ -35,13 +35,22 @@ def make_image_gpt():
   return image_gpt(net, tx=optax.adam(1e-2), palette=grey_levels(4))
 
 
+def make_vae_text():
+  net = vae_text.Network(StackedRNN(1, 4), StackedRNN(1, 4, dropout=0.1), 3, 3, 2)
+  return vae_text.vae_text(
+    net, tx=optax.adam(3e-2), kl_weight=vae_text.sigmoid_annealing(50, 10)
+  )
+
+
 ROWS = {
-  "autoregressive/gpt": TokenRow(make_gpt, "loss"),
+  # The embedding, tied to the head, is in two passes.
+  "autoregressive/gpt": TokenRow(make_gpt, "loss", passes=2),
   "autoregressive/char_rnn": TokenRow(
     functools.partial(make_char_rnn, nn.OptimizedLSTMCell), "loss"
   ),
   "autoregressive/char_rnn (GRU)": TokenRow(
     functools.partial(make_char_rnn, nn.GRUCell), "loss"
   ),
+  "autoregressive/vae_text": TokenRow(make_vae_text, "loss"),
   "autoregressive/image_gpt": Row(make_image_gpt, "loss"),
 }
