@@ -131,10 +131,8 @@ def save(
   kind = "text" if path.suffix == ".txt" else "an image"
   if not targets or (kind == "text" and decode is None):
     shapes = {name: f"{x.dtype.name}{list(x.shape)}" for name, x in outputs.items()}
-    raise ValueError(
-      f"no output is {kind}, {shapes}; write to a name in "
-      f"{suffix(outputs, decode)} or .npz"
-    )
+    names = " or ".join(dict.fromkeys([suffix(outputs, decode), ".npz"]))
+    raise ValueError(f"no output is {kind}, {shapes}; write to a name in {names}")
   if kind == "text":
     for name, target in targets.items():
       x = outputs[name]

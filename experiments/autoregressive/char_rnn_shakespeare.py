@@ -23,13 +23,9 @@ import optax
 from jaxgen import cli, data
 from jaxgen.autoregressive.char_rnn import Network, char_rnn
 from jaxgen.autoregressive.decoding import Sampler
+from jaxgen.data.text import SHAKESPEARE
 from jaxgen.nn.rnn import StackedRNN
 from jaxgen.train import Every
-
-SHAKESPEARE = (  # the characters of the file, sorted
-  "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
-
 
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 

@@ -23,12 +23,9 @@ import optax
 from jaxgen import cli, data
 from jaxgen.autoregressive.decoding import Sampler
 from jaxgen.autoregressive.gpt import decayed, gpt
+from jaxgen.data.text import SHAKESPEARE
 from jaxgen.nn import transformer
 from jaxgen.train import Every
-
-SHAKESPEARE = (  # the characters of the file, sorted
-  "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
 
 
 def get_config():

@@ -23,12 +23,9 @@ import optax
 from jaxgen import cli, data
 from jaxgen.autoregressive.decoding import Sampler
 from jaxgen.autoregressive.vae_text import Network, sigmoid_annealing, vae_text
+from jaxgen.data.text import SHAKESPEARE
 from jaxgen.nn.rnn import StackedRNN
 from jaxgen.train import Every
-
-SHAKESPEARE = (  # the characters of the file, sorted
-  "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
 
 
 def get_config():

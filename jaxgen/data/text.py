@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxgen.data.source import Batch, Examples, Source, zeros
 
+# The 65 characters of tiny Shakespeare (Karpathy, char-rnn, 2015), sorted.
+SHAKESPEARE = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 SPLITS = ("train", "test", "all")
 
 
