@@ -124,8 +124,10 @@ Sets = tuple[Images | None, Images | None, Images | None]
 
 
 def _real_images(built: dict[str, Any], ruler: Ruler) -> Sets:
-  """(reference, train, test) of an experiment; only sources have images."""
-  source = lambda name: isinstance(built.get(name), data.Source)
+  """(reference, train, test) of an experiment; only sources of images have them."""
+  source = lambda name: (
+    isinstance(built.get(name), data.Source) and "image" in built[name].spec
+  )
   train = of_source(built["train_data"], "train") if source("train_data") else None
   test = of_source(built["eval_data"], "test") if source("eval_data") else None
   if ruler.reference in ("train", "test"):
