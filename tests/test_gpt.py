@@ -211,6 +211,23 @@ def test_fused_attention_is_attention():
   )
 
 
+def test_half_precision_has_logits_in_float32():
+  layers = Transformer(2, 2, attention=transformer.fused_attend, dtype=jnp.bfloat16)
+  net, variables = NET.clone(layers=layers), {"params": random_params()}
+  tokens = random.randint(random.key(5), (2, 5), 0, 3)
+  expected = NET.apply(variables, tokens)
+  whole = net.apply(variables, tokens)
+  assert whole.dtype == jnp.float32
+  np.testing.assert_allclose(whole, expected, atol=0.1 * np.abs(expected).max())
+  cache = net.apply(variables, 2, method="start")
+  assert cache["key"].dtype == jnp.bfloat16
+  step = jax.jit(functools.partial(net.apply, method="step"))
+  for i in range(5):
+    cache, logits = step(variables, cache, tokens[:, i], i)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, whole[:, i], atol=0.1 * np.abs(whole).max())
+
+
 def test_initial_weights_and_what_decays():
   net = TokenTransformer(Transformer(8, 2, bias=True), 50, 64, 30)
   params = net.init(random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]

@@ -74,7 +74,9 @@ def test_the_test_set_predicts_every_character_once(file):
   predicted = "".join(text[1:] for text in texts)
   assert held_out[1 : 1 + len(predicted)] == predicted
   assert 0 <= len(held_out) - 1 - len(predicted) < 8
-  assert len(windows(file, "all").examples) == len(TEXT) - 8
+  whole = windows(file, "all")
+  whole.check()
+  assert len(whole.examples) == len(TEXT) - 8
 
 
 def test_compressed_and_wrong_files(file, tmp_path):
@@ -128,6 +130,8 @@ def test_a_run_writes_text_without_its_file(file, tmp_path, capsys):
   texts = samples.read_text().removesuffix("\n").split(f"\n{viz.RULE}\n")
   assert [len(t) for t in texts] == [7] * 4
   assert all(t[0] == "\n" for t in texts)
+  cli.main(["evaluate", str(workdir)])
+  assert "nats_per_token" in capsys.readouterr().out
   file.unlink()
   target = tmp_path / "x.txt"
   prompt = TEXT[:3]

@@ -15,8 +15,8 @@ Published: best validation loss 1.4697 nats per character, on random batches, ab
   minutes on one A100 (README). 10,745,088 parameters; nanoGPT prints 10.65M, without
   the embedding of positions.
 Measure: nats_per_token (published 1.4697) --metrics=eval
-Ours: not measured: the run waits for a free accelerator. Theirs is the best of the
-  evaluations while training, ours the last.
+Ours: not measured: the run waits for a free accelerator. nanoGPT's number is the best
+  of its evaluations while training, ours is to be the last.
 """
 
 from ml_collections import ConfigDict
