@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.nn import coupling
+from jaxgen.nn import bijection, coupling
 
 SHAPE = (2, 4, 2)  # H, W, C of the images here
 
@@ -30,13 +30,13 @@ LAYERS = {
   "split": coupling.SplitCoupling(Conditioner()),
   "split, flipped": coupling.SplitCoupling(Conditioner(), flip=True),
   "additive": coupling.SplitCoupling(Conditioner(is_affine=False)),
-  "actnorm": coupling.ActNorm(2),
-  "batch norm": coupling.FlowBatchNorm(2),
-  "1x1": coupling.Invertible1x1(2, lu=False),
-  "1x1 LU": coupling.Invertible1x1(2),
+  "actnorm": bijection.ActNorm(2),
+  "batch norm": bijection.FlowBatchNorm(2),
+  "1x1": bijection.Invertible1x1(2, lu=False),
+  "1x1 LU": bijection.Invertible1x1(2),
   "squeeze": coupling.Squeeze(),
   "scales": coupling.MultiScale(
-    [[coupling.ActNorm(2)], [coupling.Squeeze()]],
+    [[bijection.ActNorm(2)], [coupling.Squeeze()]],
     SHAPE,
     [Conditioner(), Conditioner()],
   ),
@@ -106,13 +106,13 @@ def test_half_passes_and_is_all_that_the_other_half_depends_on(name):
 
 
 def test_actnorm_leaves_the_first_batch_standardised():
-  layer = coupling.ActNorm(2)
+  layer = bijection.ActNorm(2)
   x = 3 + jnp.array([2.0, 0.1])[None, None, None] * jax.random.normal(
     jax.random.key(1), (5, *SHAPE)
   )
   variables = layer.init(jax.random.key(0), x)
   np.testing.assert_array_equal(layer.apply(variables, x)[0], x)  # init reads shapes
-  (z, log_det), first = layer.apply(variables, x, mutable=[coupling.FIRST_BATCH])
+  (z, log_det), first = layer.apply(variables, x, mutable=[bijection.FIRST_BATCH])
   np.testing.assert_allclose(z.mean((0, 1, 2)), np.zeros(2), atol=1e-5)
   np.testing.assert_allclose(z.var((0, 1, 2)), np.ones(2), rtol=1e-4)
   again, same = layer.apply({**variables, **first}, x)
@@ -123,7 +123,7 @@ def test_actnorm_leaves_the_first_batch_standardised():
 
 
 def test_flow_batch_norm_standardises_every_batch_and_keeps_averages():
-  layer = coupling.FlowBatchNorm(2, momentum=0.75)
+  layer = bijection.FlowBatchNorm(2, momentum=0.75)
   x = 3 + 2 * jax.random.normal(jax.random.key(1), (5, *SHAPE))
   variables = layer.init(jax.random.key(0), x)
   (z, _), moved = layer.apply(variables, x, train=True, mutable=["batch_stats"])
@@ -137,7 +137,7 @@ def test_flow_batch_norm_standardises_every_batch_and_keeps_averages():
 def test_1x1_starts_as_a_rotation_and_has_the_determinant_of_its_diagonal():
   x = jax.random.normal(jax.random.key(1), (2, *SHAPE[:2], 5))
   for lu in (True, False):
-    layer = coupling.Invertible1x1(5, lu)
+    layer = bijection.Invertible1x1(5, lu)
     variables = layer.init(jax.random.key(3), x)
     z, log_det = layer.apply(variables, x)
     np.testing.assert_allclose((z**2).sum(-1), (x**2).sum(-1), rtol=1e-4)
@@ -149,7 +149,7 @@ def test_1x1_starts_as_a_rotation_and_has_the_determinant_of_its_diagonal():
     "log_s": jnp.log(jnp.array([3.0, 0.25])),
   }
   fixed = {"order": jnp.array([1, 0]), "sign": jnp.array([1.0, -1.0])}
-  layer = coupling.Invertible1x1(2)
+  layer = bijection.Invertible1x1(2)
   x = jax.random.normal(jax.random.key(1), (1, *SHAPE))
   z, log_det = layer.apply({"params": params, "fixed": fixed}, x)
   w = np.array([[1.5, 0.75], [3.0, 2.0]])  # rows of [[3, 2], [1.5, 1 - 0.25]] exchanged
@@ -176,8 +176,10 @@ def test_a_split_prior_is_a_gaussian_of_what_leaves():
     plain, plain_det = no_prior.apply(variables, x)
     z, log_det = net.apply(variables, x)
     log_p = lambda v, *args: jax.scipy.stats.norm.logpdf(v, *args).sum(-1)
-    norm, _ = coupling.ActNorm(2).apply(
-      {k: variables[k].get("levels_0_0", {}) for k in ("params", coupling.FIRST_BATCH)},
+    norm, _ = bijection.ActNorm(2).apply(
+      {
+        k: variables[k].get("levels_0_0", {}) for k in ("params", bijection.FIRST_BATCH)
+      },
       x,
     )
     kept, left = jnp.split(norm, 2, axis=-1)

@@ -21,7 +21,7 @@ import pytest
 
 from jaxgen import parallel
 from jaxgen.flow import glow, likelihood, nice, realnvp
-from jaxgen.nn import coupling
+from jaxgen.nn import bijection, coupling
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_glow.npz"
 KEY = jax.random.key(5)
@@ -146,7 +146,7 @@ def small():
 
 def test_first_step_standardises_by_its_batch_and_later_ones_do_not(small):
   net, _, (state, first, second), batch = small
-  found = [s.stats["net"][coupling.FIRST_BATCH] for s in (state, first, second)]
+  found = [s.stats["net"][bijection.FIRST_BATCH] for s in (state, first, second)]
   assert all((v == 0).all() for v in jax.tree.leaves(found[0]["levels_0_1"]["mean"]))
   for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(found[2]), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -306,7 +306,7 @@ def from_rosinality(net, shape):
         }
       }
     params[f"priors_{i}"] = {"ZeroConv_0": zero_conv(f"blocks.{i}.prior")}
-  return {"params": params, "fixed": fixed, coupling.FIRST_BATCH: first}
+  return {"params": params, "fixed": fixed, bijection.FIRST_BATCH: first}
 
 
 def test_glow_is_rosinalitys():

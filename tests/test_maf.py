@@ -12,7 +12,7 @@ import pytest
 
 from jaxgen.flow.likelihood import normal
 from jaxgen.flow.maf import Conditioner, Network, maf
-from jaxgen.nn.coupling import affine
+from jaxgen.nn.bijection import affine
 from jaxgen.nn.made import AffineAutoregressive, Made
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_maf.npz"

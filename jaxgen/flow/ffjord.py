@@ -35,7 +35,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
-from jaxgen.nn.coupling import ActNorm, backward, forward
+from jaxgen.nn.bijection import ActNorm, backward, forward
 from jaxgen.ops.ode import Tolerance, solve
 
 Field = Callable[[PyTree, Array, Array], Array]  # variables, t [], x [D] -> dx/dt [D]
@@ -95,7 +95,7 @@ class Dynamics(nn.Module):
 
 
 class ContinuousFlow(nn.Module):
-  """z = x(T) of dx/dt = f(t, x), a layer as in `jaxgen.nn.coupling`, on [B, D].
+  """z = x(T) of dx/dt = f(t, x), a layer as in `jaxgen.nn.bijection`, on [B, D].
 
   With train=True log_det is estimated, with draws from the stream "draws".
 

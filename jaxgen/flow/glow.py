@@ -20,6 +20,8 @@ of parameters these networks have:
   - Means of attributes are those of one batch. (Section 6: of the whole data set.)
 """
 
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,13 +29,8 @@ import optax
 
 from jaxgen.flow.likelihood import density, space
 from jaxgen.method import Array, Batch, Method, TrainState
-from jaxgen.nn.coupling import (
-  ActNorm,
-  Invertible1x1,
-  MultiScale,
-  SplitCoupling,
-  Squeeze,
-)
+from jaxgen.nn.bijection import ActNorm, Invertible1x1
+from jaxgen.nn.coupling import MultiScale, SplitCoupling, Squeeze
 
 NUM_STRENGTHS = 7  # of "attribute"
 
@@ -139,7 +136,7 @@ def glow(
   tx: optax.GradientTransformation,
   num_levels: int = 256,
   temperature: float = 0.7,
-  ema_decay: float | None = None,
+  **options: Any,
 ) -> Method:
   """`likelihood.density` of images, with the tool "attribute".
 
@@ -148,13 +145,13 @@ def glow(
     tx: Its optimiser.
     num_levels: See `likelihood.density`; the paper's 5 bits are 32.
     temperature: Of samples; the paper's are drawn at 0.7 (Section 6).
-    ema_decay: See `likelihood.density`.
+    **options: Of `likelihood.density`.
 
   Returns:
     See `likelihood.density`. Further tool: attribute, which needs batch["label"].
   """
   method = density(
-    net, tx=tx, num_levels=num_levels, temperature=temperature, ema_decay=ema_decay
+    net, tx=tx, num_levels=num_levels, temperature=temperature, **options
   )
   decode = space(net, num_levels=num_levels).decode
 

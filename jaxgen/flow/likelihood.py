@@ -10,10 +10,17 @@ log_det is the natural log of |det dz/dx| (of |det dx/dz| in `inverse`), so that
 log p(x) = log base(z) + log_det. What a split prior knows is part of the bijection.
 
 Collections of variables other than "params" live in `stats`. Those named `FIRST_BATCH`
-(`jaxgen.nn.coupling`) are computed from the first batch of training, in the step where
+(`jaxgen.nn.bijection`) are computed from the first batch of training, in the step where
 `state.step` is 0, and never again: under jit from the whole batch; under pmap each
 device normalises by its own rows in that one step, and the average over the devices is
 kept. All others are updated in every step with train=True.
+
+A dequantizer is q(u | image), the density of the noise that fills the levels, a module
+
+  __call__(image, noise) -> v, log_det: f32 [B, H, W, C] each, log_det f32 [B]
+
+where noise has standard logistic entries, v = logit(u), and log_det is of dv/dnoise.
+`jaxgen.flow.dequantization` has one; without any, u is uniform.
 """
 
 from collections.abc import Callable
@@ -39,7 +46,7 @@ from jaxgen.method import (
   per_example,
   update_ema,
 )
-from jaxgen.nn.coupling import FIRST_BATCH
+from jaxgen.nn.bijection import FIRST_BATCH
 from jaxgen.ops import dequantize
 from jaxgen.ops.paths import NUM_POINTS, lerp
 
@@ -66,16 +73,16 @@ class Space(NamedTuple):
   """Images and their z, under a network's variables {"params": ..., ...}.
 
   Attributes:
-    observe: (image f32 [B, H, W, C] in [-1, 1], key) -> the network's input x, the
-      image with its noise, f32 [B, H, W, C], and the log of |det dx/dy| with y in
-      [0, 1]^D, f32 [B].
-    encode: (variables, image, key) -> z, f32 [B, D], and a bound on log P(image) in
-      nats, f32 [B], in expectation over the key.
+    observe: (image f32 [B, H, W, C] in [-1, 1], key, the dequantizer's parameters) ->
+      the network's input x, the image with its noise, f32 [B, H, W, C], and the log of
+      |det dx/dy| / q(u | image) with y in [0, 1]^D, f32 [B].
+    encode: (variables, image, key, the dequantizer's parameters) -> z, f32 [B, D], and
+      a bound on log P(image) in nats, f32 [B], in expectation over the key.
     decode: (variables, z) -> images of exact levels, f32 [B, H, W, C] in [-1, 1].
   """
 
-  observe: Callable[[Array, Array], tuple[Array, Array]]
-  encode: Callable[[PyTree, Array, Array], tuple[Array, Array]]
+  observe: Callable[..., tuple[Array, Array]]
+  encode: Callable[..., tuple[Array, Array]]
   decode: Callable[[PyTree, Array], Array]
 
 
@@ -85,17 +92,32 @@ def space(
   base: Base = normal,
   logit_alpha: float | None = None,
   num_levels: int = 256,
+  dequantizer: nn.Module | None = None,
 ) -> Space:
   """The arguments are those of `density`."""
 
-  def observe(image: Array, key: Array) -> tuple[Array, Array]:
-    y = per_example(dequantize.uniform(image, key, num_levels))
-    if logit_alpha is None:
-      return y - 0.5, jnp.zeros(len(y), y.dtype)
-    return dequantize.logit(y, logit_alpha)
+  def fill(image: Array, key: Array, noise: PyTree) -> tuple[Array, Array]:
+    """y in [0, 1]^D and log q(u | image)."""
+    if dequantizer is None:
+      y = per_example(dequantize.uniform(image, key, num_levels))
+      return y, jnp.zeros(len(y), y.dtype)
+    draw = per_example(random.logistic(key, image.shape, image.dtype))
+    v, log_det = dequantizer.apply({"params": noise}, image, draw)
+    log_q = logistic.log_prob(draw).reshape(len(draw), -1).sum(-1) - log_det
+    u, log_q = dequantize.variational(v, log_q)
+    return dequantize.dequantize(image, u, num_levels), log_q
 
-  def encode(variables: PyTree, image: Array, key: Array) -> tuple[Array, Array]:
-    x, log_slope = observe(image, key)
+  def observe(image: Array, key: Array, noise: PyTree = None) -> tuple[Array, Array]:
+    y, log_q = fill(image, key, noise)
+    if logit_alpha is None:
+      return y - 0.5, -log_q
+    x, log_slope = dequantize.logit(y, logit_alpha)
+    return x, log_slope - log_q
+
+  def encode(
+    variables: PyTree, image: Array, key: Array, noise: PyTree = None
+  ) -> tuple[Array, Array]:
+    x, log_slope = observe(image, key, noise)
     z, log_det = net.apply(variables, x)
     log_density = base.log_prob(z).sum(-1) + log_det + log_slope
     return z, -dequantize.nats(log_density, z.shape[-1], num_levels)
@@ -115,10 +137,11 @@ def density(
   base: Base = normal,
   logit_alpha: float | None = None,
   num_levels: int = 256,
+  dequantizer: nn.Module | None = None,
   temperature: float = 1.0,
   ema_decay: float | None = None,
 ) -> Method:
-  """A flow trained by maximum likelihood of uniformly dequantised images.
+  """A flow trained by maximum likelihood of dequantised images.
 
   Args:
     net: A bijection as in this module's docstring. What it draws in training it draws
@@ -128,6 +151,8 @@ def density(
     logit_alpha: None: the network sees y - 0.5 with y in [0, 1]; else the logit of
       alpha + (1 - 2 alpha) y.
     num_levels: Images are reduced to so many levels; bits are of those levels.
+    dequantizer: q(u | image) as in this module's docstring, trained with the network,
+      by the same `tx`; None: uniform.
     temperature: Samples are decoded from z times this (Glow, Section 6).
     ema_decay: Of averaged parameters; None keeps no average.
 
@@ -137,7 +162,14 @@ def density(
     image), bounds on the negative log-likelihood with one draw of noise per image.
     Tools: encode, log_prob, interpolate, temperatures.
   """
-  known = space(net, base=base, logit_alpha=logit_alpha, num_levels=num_levels)
+  known = space(
+    net,
+    base=base,
+    logit_alpha=logit_alpha,
+    num_levels=num_levels,
+    dequantizer=dequantizer,
+  )
+  names = ("net",) if dequantizer is None else ("net", "noise")
 
   def variables(state: TrainState) -> PyTree:
     return {"params": state.params["net"], **state.stats["net"]}
@@ -146,8 +178,15 @@ def density(
     return nats / (num_values * math.log(2))
 
   def init(key: Array, batch: Batch) -> TrainState:
-    ema = ("net",) if ema_decay is not None else ()
-    return create_state({"net": net.init(key, batch["image"])}, {"net": tx}, ema=ema)
+    image = batch["image"]
+    found = {"net": net.init(key, image)}
+    if dequantizer is not None:
+      found["noise"] = dequantizer.init(random.fold_in(key, 1), image, image)
+    ema = names if ema_decay is not None else ()
+    return create_state(found, dict.fromkeys(names, tx), ema=ema)
+
+  def encoded(state: TrainState, image: Array, key: Array) -> tuple[Array, Array]:
+    return known.encode(variables(state), image, key, state.params.get("noise"))
 
   def first_statistics(state: TrainState, x: Array) -> PyTree:
     """FIRST_BATCH as it is, or in the first step, of x."""
@@ -163,30 +202,31 @@ def density(
   def train_step(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
-    x, log_slope = known.observe(batch["image"], key)
-    stats = first_statistics(state, x)
+    image = batch["image"]
+    stats = first_statistics(
+      state, known.observe(image, key, state.params.get("noise"))[0]
+    )
     moving = [name for name in stats if name != FIRST_BATCH]
     rngs = {"draws": random.fold_in(key, 1)}
 
     def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
-      (z, log_det), moved = net.apply(
-        {"params": params, **stats}, x, train=True, mutable=moving, rngs=rngs
-      )
+      x, log_slope = known.observe(image, key, params.get("noise"))
+      given = {"params": params["net"], **stats}
+      (z, log_det), moved = net.apply(given, x, train=True, mutable=moving, rngs=rngs)
       log_density = base.log_prob(z).sum(-1) + log_det + log_slope
       nll = dequantize.nats(log_density, z.shape[-1], num_levels)
       return bits(nll, z.shape[-1]).mean(), moved
 
-    (loss, moved), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-      state.params["net"]
-    )
-    state = apply_gradients(state, "net", grads, tx)
+    (loss, moved), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    for name in names:
+      state = apply_gradients(state, name, grads[name], tx)
     state = state.replace(stats={**state.stats, "net": {**stats, **moved}})
     if ema_decay is not None:
       state = update_ema(state, ema_decay)
     return state, {"loss": loss}
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
-    z, log_prob = known.encode(variables(state), batch["image"], key)
+    z, log_prob = encoded(state, batch["image"], key)
     return {"bits_per_dim": bits(-log_prob, z.shape[-1]), "nll": -log_prob}
 
   def draw(batch: Batch, key: Array) -> Array:
@@ -204,15 +244,15 @@ def density(
 
   def encode(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """z of each image with its noise, f32 [B, D]."""
-    return {"z": known.encode(variables(state), batch["image"], key)[0]}
+    return {"z": encoded(state, batch["image"], key)[0]}
 
   def log_prob(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """A bound on log P(image) in nats, with one draw of noise: f32 [B]."""
-    return {"log_prob": known.encode(variables(state), batch["image"], key)[1]}
+    return {"log_prob": encoded(state, batch["image"], key)[1]}
 
   def interpolate(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """From each image to the next of the batch through z: f32 [B, 8, H, W, C]."""
-    start = known.encode(variables(state), batch["image"], key)[0]
+    start = encoded(state, batch["image"], key)[0]
     t = jnp.linspace(0.0, 1.0, NUM_POINTS, dtype=start.dtype)
     z = lerp(start, jnp.roll(start, -1, axis=0), t)
     return {"interpolations": decode_many(state, z)}

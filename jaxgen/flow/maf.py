@@ -19,6 +19,7 @@ Deviations from the paper:
 """
 
 import math
+from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
-from jaxgen.nn.coupling import FlowBatchNorm, backward, forward
+from jaxgen.nn.bijection import FlowBatchNorm, backward, forward
 from jaxgen.nn.made import AffineAutoregressive, Made
 
 
@@ -93,8 +94,7 @@ def maf(
   *,
   tx: optax.GradientTransformation,
   alpha: float | None = 1e-6,
-  num_levels: int = 256,
-  temperature: float = 1.0,
+  **options: Any,
 ) -> Method:
   """`likelihood.density` of logits of images.
 
@@ -102,9 +102,6 @@ def maf(
     net: As `Network`.
     tx: Its optimiser.
     alpha: Of the logit (MNIST: 1e-6; CIFAR-10: 0.05); None: y - 0.5, no logit.
-    num_levels: See `likelihood.density`.
-    temperature: The same.
+    **options: Of `likelihood.density`.
   """
-  return density(
-    net, tx=tx, logit_alpha=alpha, num_levels=num_levels, temperature=temperature
-  )
+  return density(net, tx=tx, logit_alpha=alpha, **options)

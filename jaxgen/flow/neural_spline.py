@@ -19,19 +19,15 @@ Deviations from the paper:
 """
 
 import math
+from typing import Any
 
 from flax import linen as nn
 import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
-from jaxgen.nn.coupling import (
-  ActNorm,
-  Invertible1x1,
-  SplitCoupling,
-  backward,
-  forward,
-)
+from jaxgen.nn.bijection import ActNorm, Invertible1x1, backward, forward
+from jaxgen.nn.coupling import SplitCoupling
 from jaxgen.ops import spline
 
 
@@ -132,22 +128,13 @@ class Network(nn.Module):
 
 
 def neural_spline(
-  net: nn.Module,
-  *,
-  tx: optax.GradientTransformation,
-  num_levels: int = 256,
-  logit_alpha: float | None = None,
-  temperature: float = 1.0,
+  net: nn.Module, *, tx: optax.GradientTransformation, **options: Any
 ) -> Method:
   """`likelihood.density` of images; num_levels=32 are the paper's 5 bits.
 
   Args:
     net: As `Network`.
     tx: Its optimiser.
-    num_levels: See `likelihood.density`.
-    logit_alpha: The same.
-    temperature: The same.
+    **options: Of `likelihood.density`.
   """
-  return density(
-    net, tx=tx, logit_alpha=logit_alpha, num_levels=num_levels, temperature=temperature
-  )
+  return density(net, tx=tx, **options)

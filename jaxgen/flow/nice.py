@@ -14,6 +14,7 @@ Deviations from the paper:
 """
 
 import math
+from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ import optax
 
 from jaxgen.flow.likelihood import Base, density, logistic
 from jaxgen.method import Array, Method
-from jaxgen.nn.coupling import SplitCoupling, backward, forward
+from jaxgen.nn.bijection import backward, forward
+from jaxgen.nn.coupling import SplitCoupling
 
 
 class Conditioner(nn.Module):
@@ -85,7 +87,7 @@ def nice(
   *,
   tx: optax.GradientTransformation,
   base: Base = logistic,
-  temperature: float = 1.0,
+  **options: Any,
 ) -> Method:
   """`likelihood.density` with the paper's prior.
 
@@ -93,6 +95,6 @@ def nice(
     net: As `Network`.
     tx: Its optimiser.
     base: `likelihood.logistic` (MNIST, SVHN, CIFAR-10) or `likelihood.normal` (TFD).
-    temperature: See `likelihood.density`.
+    **options: Of `likelihood.density`.
   """
-  return density(net, tx=tx, base=base, temperature=temperature)
+  return density(net, tx=tx, base=base, **options)

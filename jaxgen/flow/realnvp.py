@@ -18,14 +18,16 @@ Deviations from the paper:
     caller's.
 """
 
+from typing import Any
+
 from flax import linen as nn
 import jax.numpy as jnp
 import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
+from jaxgen.nn.bijection import FlowBatchNorm
 from jaxgen.nn.coupling import (
-  FlowBatchNorm,
   MaskedCoupling,
   MultiScale,
   SplitCoupling,
@@ -107,7 +109,7 @@ def realnvp(
   *,
   tx: optax.GradientTransformation,
   alpha: float = 0.05,
-  temperature: float = 1.0,
+  **options: Any,
 ) -> Method:
   """`likelihood.density` of logits of images.
 
@@ -115,6 +117,6 @@ def realnvp(
     net: As from `network`.
     tx: Its optimiser.
     alpha: Of the logit (Section 4.1).
-    temperature: See `likelihood.density`.
+    **options: Of `likelihood.density`.
   """
-  return density(net, tx=tx, logit_alpha=alpha, temperature=temperature)
+  return density(net, tx=tx, logit_alpha=alpha, **options)

@@ -27,7 +27,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
-from jaxgen.nn.coupling import ActNorm, backward, forward
+from jaxgen.nn.bijection import ActNorm, backward, forward
 from jaxgen.nn.lipschitz import LipschitzMlp
 
 
@@ -103,7 +103,7 @@ def exact_log_det(fn: Callable[[Array], Array], x: Array) -> Array:
 
 
 class Block(nn.Module):
-  """z = x + g(x), a layer as in `jaxgen.nn.coupling`, on [B, D].
+  """z = x + g(x), a layer as in `jaxgen.nn.bijection`, on [B, D].
 
   With train=True log_det is estimated, with draws from the stream "draws".
 

@@ -13,7 +13,7 @@ from jax import Array, lax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.nn.coupling import affine, inverse_affine
+from jaxgen.nn.bijection import affine, inverse_affine
 
 
 def hidden_degrees(num_inputs: int, num_units: int) -> np.ndarray:
@@ -87,7 +87,7 @@ class Made(nn.Module):
 class AffineAutoregressive(nn.Module):
   """x e^log_scale + shift, both of entry i functions of the entries before i.
 
-  A layer as in `jaxgen.nn.coupling`, on [B, D]. `__call__` is one pass of the
+  A layer as in `jaxgen.nn.bijection`, on [B, D]. `__call__` is one pass of the
   conditioner; `inverse` is D of them, each of which settles one entry.
 
   Attributes:
