@@ -18,6 +18,7 @@ class Likelihood(NamedTuple):
 
   Attributes:
     num_outputs: Parameters for each value: the decoder's last axis is C times that.
+      (Of `rgb_logistic_pixels`, for each pixel: it is that.)
     observe: (image f32 [B, H, W, C] in [-1, 1], key) -> the x of p(x|z), of its shape.
     log_prob: (x [..., H, W, C], outputs [..., H, W, C * num_outputs]) -> [...].
     fast_log_prob: The same value where no gradient is needed.
@@ -131,6 +132,44 @@ def logistic_pixels(*, num_mixtures: int = 1) -> Likelihood:
 
   return Likelihood(
     num_outputs=2 if num_mixtures == 1 else 3 * num_mixtures,
+    observe=lambda image, key: image,
+    log_prob=log_prob,
+    fast_log_prob=log_prob,
+    to_image=lambda x: x,
+    mean=mean,
+  )
+
+
+def rgb_logistic_pixels(*, num_mixtures: int = 10) -> Likelihood:
+  """256 levels of red, green, blue under mixtures whose components are of pixels.
+
+  Salimans et al. (2017), arXiv 1701.05517, as PixelCNN++ and VDVAE use it.
+
+  Args:
+    num_mixtures: K; the 10 K outputs of a pixel are K logits, and for each channel K
+      means, K log scales, K raw coefficients (their tanh counts).
+  """
+
+  def parameters(outputs: Array) -> tuple[Array, ...]:
+    logits, rest = jnp.split(outputs, [num_mixtures], axis=-1)
+    rest = rest.reshape(*rest.shape[:-1], 3, 3 * num_mixtures)
+    means, log_scales, raw = jnp.split(rest, 3, axis=-1)
+    return logits, means, jnp.maximum(log_scales, MIN_LOG_SCALE), jnp.tanh(raw)
+
+  def log_prob(x: Array, outputs: Array) -> Array:
+    pixels = logistic.rgb_mixture_log_level(x, *parameters(outputs))
+    return pixels.sum(axis=(-2, -1))
+
+  def mean(outputs: Array) -> Array:
+    logits, means, _, coefficients = parameters(outputs)
+    each = means  # Of a component: red's, then green's given red's, then blue's.
+    for _ in range(2):
+      each = logistic.rgb_means(each, means, coefficients)
+    weights = jax.nn.softmax(logits)[..., None, :]
+    return (weights * each).sum(axis=-1).clip(-1.0, 1.0)
+
+  return Likelihood(
+    num_outputs=10 * num_mixtures,
     observe=lambda image, key: image,
     log_prob=log_prob,
     fast_log_prob=log_prob,

@@ -129,16 +129,46 @@ def nll(
   Returns:
     f32 [B].
   """
-  most = max(1, CHUNK // x.size)
+
+  def weights_of(chunk: int, draw_key: Array) -> Array:
+    return log_weights(levels, log_prob, x, chunk, draw_key, prior)
+
+  return nll_in_chunks(weights_of, len(x), x[0].size, key, num_draws)
+
+
+def nll_in_chunks(
+  weights_of: Callable[[int, Array], Array],
+  num: int,
+  num_values: int,
+  key: Array,
+  num_draws: int = NUM_DRAWS,
+) -> Array:
+  """-log p(x) in nats from chunks of importance weights, f32 [B].
+
+  Args:
+    weights_of: (K, key) -> log p(x, z) - log q(z|x) in nats of K draws, [K, B].
+    num: B.
+    num_values: That one draw needs at a time; chunks have at most `CHUNK`.
+    key: Chunk i uses `fold_in(key, i)`.
+    num_draws: Importance samples for each image.
+  """
+  most = max(1, CHUNK // (num * num_values))
   chunk = max(d for d in range(1, most + 1) if num_draws % d == 0)
 
   def add(i: Array, total: WeightSum) -> WeightSum:
-    draw_key = random.fold_in(key, i)
-    weights = log_weights(levels, log_prob, x, chunk, draw_key, prior)
+    weights = weights_of(chunk, random.fold_in(key, i))
     return merge_weights(total, sum_weights(weights))
 
-  nothing = WeightSum(jnp.zeros(()), jnp.full(len(x), -jnp.inf))
+  nothing = WeightSum(jnp.zeros(()), jnp.full(num, -jnp.inf))
   return nll_of_weights(jax.lax.fori_loop(0, num_draws // chunk, add, nothing))
+
+
+def corrupt(image: Array, key: Array) -> Array:
+  """A quarter of the pixels black or white, at random: of the image's shape."""
+  where_key, noise_key = random.split(key)
+  noise = random.rademacher(noise_key, image.shape, image.dtype)
+  hit = random.bernoulli(where_key, CORRUPTION, (*image.shape[:-1], 1))
+  return jnp.where(hit, noise[..., :1], image)
 
 
 def ancestral(levels: Levels, likelihood: Likelihood, num: int, key: Array) -> Array:
@@ -182,12 +212,8 @@ def tools(
 
   def denoise(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """Images with a quarter of their pixels made black or white, and decoded."""
-    pixel_key, where_key, noise_key = random.split(key, 3)
-    image = batch["image"]
-    noise = random.rademacher(noise_key, image.shape, image.dtype)
-    hit = random.bernoulli(where_key, CORRUPTION, (*image.shape[:-1], 1))
-    noisy = jnp.where(hit, noise[..., :1], image)
-    x = likelihood.observe(noisy, pixel_key)
+    pixel_key, noise_key = random.split(key)
+    x = likelihood.observe(corrupt(batch["image"], noise_key), pixel_key)
     mean, _ = posterior(state, x)
     return {"corrupted": likelihood.to_image(x), "denoised": decode(state, mean)}
 
