@@ -3,6 +3,7 @@
 import optax
 
 from jaxgen.flow import ffjord, glow, maf, neural_spline, nice, realnvp, residual_flow
+from jaxgen.flow.dequantization import NoiseFlow
 from rows import Row
 
 
@@ -19,6 +20,13 @@ def make_glow():
   # LU: two triangles share one reduced gradient; test_flow has it on 2 devices.
   net = glow.network((8, 8, 1), num_scales=2, num_steps=1, width=8, lu=False)
   return glow.glow(net, tx=optax.adam(1e-2, eps=1e-4), ema_decay=0.9)
+
+
+def make_variational():
+  net = nice.Network((8, 8, 1), (8,))
+  noise = NoiseFlow(4, num_steps=1)
+  tx = optax.adam(1e-2, eps=1e-4)
+  return nice.nice(net, tx=tx, dequantizer=noise, ema_decay=0.9)
 
 
 def make_maf():
@@ -45,6 +53,7 @@ ROWS = {
   "flow/nice": Row(make_nice, "loss"),
   "flow/realnvp": Row(make_realnvp, "loss"),
   "flow/glow": Row(make_glow, "loss"),
+  "flow/nice (variational noise)": Row(make_variational, "loss"),
   "flow/maf": Row(make_maf, "loss"),
   "flow/neural_spline": Row(make_neural_spline, "loss"),
   "flow/ffjord": Row(make_ffjord, "loss"),

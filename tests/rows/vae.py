@@ -9,6 +9,8 @@ from jaxgen.vae import cycle_vae_networks, vae_gan_networks, vq_vae, vq_vae_2
 from jaxgen.vae.beta_vae import beta_vae
 from jaxgen.vae.cvae import Network, by_label, by_part, cvae, quarters
 from jaxgen.vae.cycle_vae import cycle_vae, low_resolution
+from jaxgen.vae.hvae import clip_and_skip, hvae
+from jaxgen.vae.hvae_networks import Ladder
 from jaxgen.vae.iwae import iwae
 from jaxgen.vae.likelihoods import logistic_pixels
 from jaxgen.vae.networks import Convolutional, FullyConnected
@@ -37,6 +39,12 @@ def make_iwae(num_levels=1):
 def make_beta_vae():
   net = FullyConnected((8, 8, 1), (16,), 4)
   return beta_vae(net, tx=optax.adam(1e-2), beta=4.0, capacity=1.0, capacity_steps=8)
+
+
+def make_hvae():
+  net = Ladder((8, 8, 1), ((4, 1, 1), (1, 1, 1)), 4, 2, 1, patch=2, middle=2)
+  tx = clip_and_skip(optax.adam(1e-2), clip_norm=200.0, skip_norm=400.0)
+  return hvae(net, tx=tx, free_bits=0.01, warmup_steps=4, ema_decay=0.9)
 
 
 def make_cvae(condition=None):
@@ -94,6 +102,7 @@ ROWS = {
   "vae/iwae": Row(make_iwae, "loss"),
   "vae/iwae (two layers)": Row(functools.partial(make_iwae, 2), "loss"),
   "vae/beta_vae": Row(make_beta_vae, "loss"),
+  "vae/hvae": Row(make_hvae, "loss"),
   "vae/cvae (parts)": Row(make_cvae, "loss"),
   "vae/cvae (labels)": Row(functools.partial(make_cvae, by_label(10)), "loss"),
   "vae/vq_vae": Row(make_vq_vae, "loss"),
