@@ -78,6 +78,15 @@ def parser() -> argparse.ArgumentParser:
   sample.add_argument("--out", required=True, help="name in .png, .gif, .txt or .npz")
   add_config_flag(sample)
 
+  for name, text in (
+    ("compress", "Write the binary images of an .npz losslessly, by a VAE's run."),
+    ("decompress", "The inverse of compress, an .npz again."),
+  ):
+    command = add(name, text, "workdir")
+    command.add_argument("--data", required=True, help="the file to read")
+    command.add_argument("--out", required=True, help="the file to write")
+    command.add_argument("--step", type=int, help="checkpoint; default the newest")
+
   text = "Score runs, or a folder of images, with one ruler."
   evaluate = add("evaluate", text)
   evaluate.add_argument("workdirs", nargs="*", metavar="workdir")
@@ -257,6 +266,24 @@ def _inputs(args: argparse.Namespace, loaded: Any) -> tuple[dict[str, Any], int]
   return given, num
 
 
+def _compress(args: argparse.Namespace) -> None:
+  _start_jax(args)
+  from jaxgen.compress import compress
+
+  size = compress(args.workdir, args.data, args.out, args.step)
+  rate = f"{size.num_bytes} bytes, {size.bits_per_value:.4g} bits per value"
+  print(f"{size.num_images} images: {rate}; wrote {args.out}")
+
+
+def _decompress(args: argparse.Namespace) -> None:
+  _start_jax(args)
+  from jaxgen.compress import decompress
+
+  print(
+    f"{decompress(args.workdir, args.data, args.out, args.step)} images: {args.out}"
+  )
+
+
 def _evaluate(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
   from jaxgen.score import results
@@ -363,6 +390,8 @@ def _new(args: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
   "train": _train,
   "sample": _sample,
+  "compress": _compress,
+  "decompress": _decompress,
   "evaluate": _evaluate,
   "reproduce": _reproduce,
   "results": _results,

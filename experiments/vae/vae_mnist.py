@@ -1,6 +1,7 @@
 """VAE on dynamically binarised MNIST.
 
   jaxgen train vae/vae_mnist --workdir=runs/vae_mnist
+  jaxgen compress runs/vae_mnist --data=bits.npz --out=bits.jbb
 
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv 1312.6114.
 Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
@@ -24,6 +25,7 @@ import optax
 
 from jaxgen import cli, data
 from jaxgen.train import Every
+from jaxgen.vae.bits_back import bits_back
 from jaxgen.vae.networks import FullyConnected
 from jaxgen.vae.vae import vae
 
@@ -41,12 +43,20 @@ def get_config():
   )
 
 
+def network(config):
+  return FullyConnected((28, 28, 1), config.hidden_dims, config.latent_dim)
+
+
+def codec(config, state):
+  """For `jaxgen compress`."""
+  return bits_back(network(config), state.params["net"])
+
+
 def build(config):
-  net = FullyConnected((28, 28, 1), config.hidden_dims, config.latent_dim)
   lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
   mnist = dict(batch_size=config.batch_size, image_size=28, channels=1)
   return dict(
-    method=vae(net, tx=optax.adam(lr), binarize=config.binarize),
+    method=vae(network(config), tx=optax.adam(lr), binarize=config.binarize),
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),
     num_steps=config.num_steps,

@@ -37,6 +37,7 @@ from jaxgen.ops.ans import (
 PIXEL_PRECISION = 16
 LATENT_BITS = 12
 LATENT_PRECISION = 24
+MARK = b"jaxgenbb"
 
 
 def uniform(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,6 +62,23 @@ class Compressed(NamedTuple):
   def bits_per_dim(self, num_values: int) -> float:
     """All bits, the initial ones too, for each of num_values values of an image."""
     return 32 * len(self.words) / (self.num_images * num_values)
+
+  def to_bytes(self) -> bytes:
+    """As a file: a mark of 8 bytes, num_images, initial_bits, words; little-endian."""
+    counts = np.array([self.num_images, self.initial_bits], "<u8")
+    return MARK + counts.tobytes() + self.words.astype("<u4").tobytes()
+
+  @classmethod
+  def from_bytes(cls, data: bytes) -> "Compressed":
+    """The inverse of `to_bytes`."""
+    if not data.startswith(MARK) or len(data) < 24 or len(data) % 4:
+      raise ValueError(
+        f"{len(data)} bytes that begin with {data[:8]!r}: expected {MARK!r} and whole "
+        "words, a file as `to_bytes` gives it"
+      )
+    num_images, initial_bits = map(int, np.frombuffer(data[8:24], "<u8"))
+    words = np.frombuffer(data[24:], "<u4").astype(np.uint32)
+    return cls(words, num_images, initial_bits)
 
 
 class Codec(NamedTuple):
