@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import cli, data
+from jaxgen import cli, data, parallel
+from jaxgen.run import load_experiment, record
+from jaxgen.train import fit
 
 TESTS = Path(__file__).parent
 
@@ -17,7 +19,16 @@ TESTS = Path(__file__).parent
 def run(tmp_path_factory):
   """A trained run, and a file of 1,500 binarised digits."""
   folder = tmp_path_factory.mktemp("bits")
-  cli.main(["train", str(TESTS / "tiny_bits.py"), f"--workdir={folder / 'run'}"])
+  source, workdir = TESTS / "tiny_bits.py", folder / "run"
+  module = load_experiment(source)
+  config = module.get_config()
+  fit(
+    **module.build(config),
+    workdir=workdir,
+    seed=0,
+    backend=parallel.jit_backend(jax.devices()[:1]),  # Far faster than eight.
+    on_start=lambda: record(workdir, source, config, 0),
+  )
   train = data.tfds_images(
     "digits", "train", batch_size=1_500, image_size=8, channels=1
   )

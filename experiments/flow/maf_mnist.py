@@ -29,7 +29,7 @@ from jaxgen.train import Every
 def get_config():
   return ConfigDict(
     {
-      "batch_size": 100,  # arXiv 1705.07057, Section 4
+      "batch_size": 100,  # arXiv 1705.07057
       "num_steps": 60_000,  # 100 epochs; the paper stops early
       "lr": 1e-4,  # the same
       "clip_norm": 1.0,  # of bits/dim; ours

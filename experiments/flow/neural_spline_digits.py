@@ -31,7 +31,7 @@ def get_config():
       "num_steps": 3_000,  # 200 epochs
       "lr": 1e-3,
       "weight_decay": 1e-2,
-      "clip_norm": 5.0,  # arXiv 1906.04032, Appendix B.1
+      "clip_norm": 5.0,  # arXiv 1906.04032
       "num_levels": 16,
       "hidden_dim": 64,
       "num_layers": 4,

@@ -31,7 +31,7 @@ def get_config():
       "capacity": 18.0,  # nats; below 0: no capacity, the KL itself is weighted
       "capacity_steps": 9_000,
       "hidden_dims": (200, 200),
-      "latent_dim": 10,  # Section 5
+      "latent_dim": 10,  # arXiv 1804.03599
     }
   )
 

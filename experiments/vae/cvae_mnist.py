@@ -7,7 +7,7 @@ The lower left quarter is given; --config.quarters=2 or 3 gives more, and
 --config.quarters=0 gives the label instead.
 
 Paper: Sohn, Lee & Yan, Learning Structured Output Representation using Deep
-  Conditional Generative Models (NIPS 2015), Section 5.1.
+  Conditional Generative Models (NIPS 2015).
 Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
   Bernoulli(pixel / 255) each time an image is used.
 Published: negative conditional log-likelihoods of its own split and binarisation, with

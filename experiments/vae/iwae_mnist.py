@@ -25,7 +25,7 @@ from jaxgen.vae.iwae import iwae, one_layer, stages
 def get_config():
   return ConfigDict(
     {
-      "batch_size": 20,  # arXiv 1509.00519, Section 5
+      "batch_size": 20,  # arXiv 1509.00519
       "num_draws": 50,  # k
       "num_stages": 8,  # 3^i epochs for i = 0, ..., 7: 3,280
       "lr": 1e-3,  # of the first stage

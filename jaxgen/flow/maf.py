@@ -3,8 +3,8 @@
 George Papamakarios, Theo Pavlakou, Iain Murray, 2017. https://arxiv.org/abs/1705.07057.
 Layers u_i = (x_i - mu_i) e^-alpha_i, mu_i and alpha_i functions of x_1, ..., x_{i-1}
 by MADE (Germain et al., 2015, arXiv 1502.03509), the order reversed from layer to
-layer, batch normalisation between them, a standard normal base (Section 3), logits of
-images as input (Section 4). Unconditional. A density costs one pass of each layer's
+layer, batch normalisation between them, a standard normal base, logits of images as
+input. Unconditional. A density costs one pass of each layer's
 network, a sample D of them.
 
 Deviations from the paper:

@@ -2,16 +2,15 @@
 
 Conor Durkan, Artur Bekasov, Iain Murray, George Papamakarios, "Neural Spline Flows",
 2019. https://arxiv.org/abs/1906.04032. Monotonic rational-quadratic splines with linear
-tails in coupling layers (Sections 3.1 and 3.2), residual conditioners (Appendix B.1),
-linear layers by their LU decomposition before each and after the last (Section 3.2), a
-standard normal base.
+tails in coupling layers, residual conditioners, linear layers by their LU decomposition
+before each and after the last, a standard normal base.
 
 Deviations from the paper:
   - Dense conditioners and full matrices for images too, which are taken as vectors.
-    (Appendix B.4: convolutions, several scales and 1x1 convolutions, as Glow.)
+    (Paper: convolutions, several scales and 1x1 convolutions, as Glow.)
   - Actnorm before each linear layer, as the paper has it for images only. No batch
     normalisation or dropout in conditioners.
-  - Matrices start as random rotations. (Tables: a random permutation, LU near the
+  - Matrices start as random rotations. (Paper: a random permutation, LU near the
     identity.)
   - Conditioners start at 0, where the splines are the identity; softmax inputs are not
     divided by the square root of the width. (Code: uniform; divided.)
@@ -32,7 +31,7 @@ from jaxgen.ops import spline
 
 
 class Conditioner(nn.Module):
-  """Residual blocks of two dense layers, pre-activation (Appendix B.1).
+  """Residual blocks of two dense layers, pre-activation.
 
   Attributes:
     num_values: Of what is to be transformed.
@@ -91,7 +90,7 @@ class Network(nn.Module):
     num_layers: Couplings; each linear layer mixes the halves anew.
     num_blocks: Of conditioners.
     num_bins: K (8 in the paper's tables).
-    bound: Of the splines (Appendix B.1: 3).
+    bound: Of the splines (paper: 3).
   """
 
   shape: tuple[int, int, int]

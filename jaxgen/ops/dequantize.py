@@ -49,7 +49,7 @@ def uniform(image: Array, key: Array, num_levels: int = 256) -> Array:
 
 
 def variational(noise: Array, log_q: Array) -> tuple[Array, Array]:
-  """Noise of any density as u in (0, 1), for `dequantize` (Flow++, Section 3.1).
+  """Noise of any density as u in (0, 1), for `dequantize` (Flow++).
 
   Ho et al. (2019), arXiv 1902.00275: log p(y) - log q(u | image), averaged over u ~ q,
   bounds the log-likelihood that `uniform` bounds with log q = 0.

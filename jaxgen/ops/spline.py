@@ -1,7 +1,7 @@
 """Monotonic rational-quadratic splines with linear tails.
 
-Durkan, Bekasov, Murray & Papamakarios (2019), arXiv 1906.04032, Section 3.1, after
-Gregory & Delbourgo (1982). Everything is elementwise over the leading axes.
+Durkan, Bekasov, Murray & Papamakarios (2019), arXiv 1906.04032, after Gregory &
+Delbourgo (1982). Everything is elementwise over the leading axes.
 """
 
 import math
@@ -94,7 +94,7 @@ def _bin(v: Array, edges: Array, of: Knots) -> _Bin:
 
 
 def forward(x: Array, of: Knots) -> tuple[Array, Array]:
-  """The spline at x (Eq. 4), and the natural log of its derivative (Eq. 5).
+  """The spline at x, and the natural log of its derivative.
 
   Args:
     x: f32 [...].
@@ -139,7 +139,7 @@ def inverse(y: Array, of: Knots) -> tuple[Array, Array]:
 
 
 def _log_slope(xi: Array, bin_: _Bin) -> Array:
-  """Eq. 5, at the part xi of the bin's width."""
+  """Log of the derivative at the part xi of the bin's width."""
   s, between = bin_.height / bin_.width, xi * (1 - xi)
   above = bin_.next_slope * xi**2 + 2 * s * between + bin_.slope * (1 - xi) ** 2
   below = s + (bin_.next_slope + bin_.slope - 2 * s) * between

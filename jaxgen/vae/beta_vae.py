@@ -1,8 +1,8 @@
 """beta-VAE: Learning Basic Visual Concepts (Higgins et al., ICLR 2017).
 
-https://openreview.net/forum?id=Sy2fzU9gl, Eq. 4: the KL of the VAE's bound times beta.
+https://openreview.net/forum?id=Sy2fzU9gl: the KL of the VAE's bound times beta.
 And Understanding disentangling in beta-VAE (Burgess et al., 2018),
-https://arxiv.org/abs/1804.03599, Eq. 8: gamma |KL - C|, with a capacity C that rises
+https://arxiv.org/abs/1804.03599: gamma |KL - C|, with a capacity C that rises
 linearly during training.
 
 Deviations from the papers:
@@ -20,7 +20,7 @@ from jaxgen.vae.likelihoods import Likelihood, bernoulli_pixels
 from jaxgen.vae.training import bound_steps, elbo_terms
 from jaxgen.vae.variational import ancestral, tools
 
-TRAVERSAL = (-3.0, 3.0, 9)  # From, to, number of images (Higgins et al., Figure 2).
+TRAVERSAL = (-3.0, 3.0, 9)  # From, to, number of images.
 
 
 def beta_vae(

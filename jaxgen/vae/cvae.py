@@ -1,13 +1,13 @@
 """CVAE: Learning Structured Output Representation using Deep Conditional Generative
 Models (Sohn, Lee & Yan, NIPS 2015).
 
-The conditional bound (Eq. 4) with a learned prior p(z|c), for two conditions c: labels,
-and part of an image, which the model completes (Section 5.1). The conditional
-log-likelihood is estimated by importance sampling (Eq. 6).
+The conditional bound with a learned prior p(z|c), for two conditions c: labels,
+and part of an image, which the model completes. The conditional log-likelihood is
+estimated by importance sampling.
 
 Deviations from the paper:
   - No recurrent connection from a baseline network's guess, no stochastic
-    feed-forward network nor its hybrid objective (Sections 4.2 and 4.3).
+    feed-forward network nor its hybrid objective.
   - Pixels are binarised dynamically, as in the other methods of this family.
   - The optimiser is the caller's.
 """

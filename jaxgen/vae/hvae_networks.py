@@ -2,7 +2,7 @@
 
 Images go up through residual blocks and are halved on the way; latents are drawn on the
 way down, given what is above them, from p or, where there is an image, from q. All
-tensors are [B, R, R, width] at resolution R (Child 2020, Section 3 and Figure 3).
+tensors are [B, R, R, width] at resolution R (Child 2020).
 """
 
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def uniform(scale: float) -> Callable:
 
 
 class DownBlock(nn.Module):
-  """A latent and how it enters (Child 2020, Figure 3).
+  """A latent and how it enters (Child 2020).
 
   Attributes:
     width: Channels of its input and output.
@@ -121,7 +121,7 @@ class DownBlock(nn.Module):
 
 
 class Ladder(nn.Module):
-  """VDVAE's network (Child 2020, Sections 3 and 4; sizes in Table 4).
+  """VDVAE's network (Child 2020).
 
   Attributes:
     image_shape: (H, W, C) with H = W = R * patch of the first level.

@@ -1,7 +1,6 @@
 """IWAE: Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015).
 
-https://arxiv.org/abs/1509.00519. The bound L_k (Eq. 8) with its gradient (Eq. 14), k
-draws of the posterior as one batch; models of one or several stochastic layers.
+https://arxiv.org/abs/1509.00519. The bound L_k with its gradient, k draws of the posterior as one batch; models of one or several stochastic layers.
 
 Deviations from the paper:
   - Biases start at zero (paper: not said). `kernel_init` of the networks is the
@@ -33,13 +32,13 @@ from jaxgen.vae.variational import Levels, ancestral, log_weights, tools
 
 
 def one_layer(image_shape: tuple[int, int, int]) -> tuple[nn.Module, ...]:
-  """Two tanh layers of 200, 50 latents (Section 5); 425,284 parameters at 28x28x1."""
+  """Two tanh layers of 200, 50 latents; 425,284 parameters at 28x28x1."""
   init = nn.initializers.glorot_uniform()
   return (FullyConnected(image_shape, (200, 200), 50, kernel_init=init),)
 
 
 def two_layers(image_shape: tuple[int, int, int]) -> tuple[nn.Module, ...]:
-  """Two of 200 to 100 latents, two of 100 to 50 (Section 5).
+  """Two of 200 to 100 latents, two of 100 to 50.
 
   521,084 parameters at 28x28x1: 237,400 + 30,300 in the encoder (784-200-200-100
   twice at the end, 100-100-100-50 twice), 35,400 + 217,984 in the decoder (50-100-100-

@@ -1,15 +1,15 @@
 """VQ-VAE-2: Generating Diverse High-Fidelity Images with VQ-VAE-2 (2019).
 
-Razavi, van den Oord & Vinyals, https://arxiv.org/abs/1906.00446. The first stage
-(Section 3.1, Algorithm 1) with two levels: the top codes are of half the resolution of
+Razavi, van den Oord & Vinyals, https://arxiv.org/abs/1906.00446. The first stage,
+with two levels: the top codes are of half the resolution of
 the bottom ones, which are encoded given the top ones, and the image is decoded from
 both. Code books by moving averages, commitments summed over the levels.
 
 Deviations from the paper:
-  - No second stage: the priors over codes (Section 3.2) are another method's, which
+  - No second stage: the priors over codes are another method's, which
     reads the tool `encode` and draws images with the tool `decode_codes`.
     `sample` draws every code of either level by itself, by its frequency in training:
-    nothing learned, and poor images. No rejection by a classifier (Section 3.4).
+    nothing learned, and poor images. No rejection by a classifier.
   - Two levels (the paper's FFHQ model has three).
   - Layers that the paper does not give are those of rosinality/vq-vae-2-pytorch, whose
     outputs and gradients these are: how the top codes reach the bottom encoder (a
