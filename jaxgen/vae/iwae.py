@@ -1,6 +1,7 @@
 """IWAE: Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015).
 
-https://arxiv.org/abs/1509.00519. The bound L_k with its gradient, k draws of the posterior as one batch; models of one or several stochastic layers.
+https://arxiv.org/abs/1509.00519. The bound L_k with its gradient, k draws of the
+posterior as one batch; models of one or several stochastic layers.
 
 Deviations from the paper:
   - Biases start at zero (paper: not said). `kernel_init` of the networks is the

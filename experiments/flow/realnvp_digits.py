@@ -1,0 +1,71 @@
+"""A small RealNVP on 8x8 handwritten digits of 16 levels, with learned noise.
+
+  jaxgen train flow/realnvp_digits --workdir=runs/realnvp_digits
+  jaxgen train flow/realnvp_digits --workdir=runs/uniform --config.variational=False
+
+Paper: Ho et al., Flow++ (2019), arXiv 1902.00275, for the noise; Dinh et al., RealNVP
+  (2016), arXiv 1605.08803, for the flow, which is the same in both runs.
+Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits.
+Published: none for this set. (CIFAR-10, 8 bits, as quoted: 3.08 with learned noise, 3.29
+  with uniform noise, of the same flow.)
+Measure: bits_per_dim --metrics=eval
+Ours: not measured.
+"""
+
+from ml_collections import ConfigDict
+import optax
+
+from jaxgen import cli, data
+from jaxgen.flow.dequantization import NoiseFlow
+from jaxgen.flow.realnvp import network, realnvp
+from jaxgen.train import Every
+
+
+def get_config():
+  return ConfigDict(
+    {
+      "batch_size": 100,
+      "num_steps": 600,  # 40 epochs
+      "lr": 2e-3,
+      "weight_decay": 1e-2,
+      "num_levels": 16,
+      "num_scales": 2,
+      "width": 32,
+      "num_blocks": 1,
+      "variational": True,  # else uniform noise
+      "noise_width": 16,
+      "noise_steps": 2,
+    }
+  )
+
+
+def build(config):
+  net = network(
+    (8, 8, 1),
+    num_scales=config.num_scales,
+    width=config.width,
+    num_blocks=config.num_blocks,
+  )
+  noise = NoiseFlow(config.noise_width, config.noise_steps)
+  lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
+  tx = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adamw(lr, weight_decay=config.weight_decay)
+  )
+  digits = dict(batch_size=config.batch_size, image_size=8, channels=1)
+  return dict(
+    method=realnvp(
+      net,
+      tx=tx,
+      num_levels=config.num_levels,
+      dequantizer=noise if config.variational else None,
+    ),
+    train_data=data.tfds_images("digits", "train", **digits),
+    eval_data=data.tfds_images("digits", "test", **digits),
+    num_steps=config.num_steps,
+    every=Every(log=100, eval=200, sample=config.num_steps, save=200),
+    num_samples=64,
+  )
+
+
+if __name__ == "__main__":
+  cli.run(__file__)
