@@ -6,8 +6,8 @@
 Paper: Ho et al., Flow++ (2019), arXiv 1902.00275, for the noise; Dinh et al., RealNVP
   (2016), arXiv 1605.08803, for the flow, which is the same in both runs.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits.
-Published: none for this set. (CIFAR-10, 8 bits, as quoted: 3.08 with learned noise, 3.29
-  with uniform noise, of the same flow.)
+Published: none for this set. (CIFAR-10, 8 bits, from memory: 3.08 with learned noise,
+  3.29 with uniform noise, of the same flow.)
 Measure: bits_per_dim --metrics=eval
 Ours: not measured.
 """

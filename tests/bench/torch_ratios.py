@@ -1,11 +1,11 @@
 """Seconds of a train step here and in PyTorch: the same network, batch and arithmetic.
 
   pip install torch normflows
-  OMP_NUM_THREADS=2 python bench/torch_ratios.py            # all
-  OMP_NUM_THREADS=2 python bench/torch_ratios.py iwae nll
+  OMP_NUM_THREADS=2 python tests/bench/torch_ratios.py            # all
+  OMP_NUM_THREADS=2 python tests/bench/torch_ratios.py iwae nll
 
-Prints, for each, the median of the steps' seconds in both, and PyTorch's divided by
-ours (above 1: ours is faster). Both take turns, so that a busy machine hurts them alike.
+Prints, for each, the median of seconds in both, and PyTorch's divided by ours (above
+1: ours is faster). Both take turns, so that a busy machine hurts them alike.
 float32, Adam, random images; compiling is not counted.
 
   iwae  IWAE, one layer (425,284 parameters in both), batch 20, 50 draws
