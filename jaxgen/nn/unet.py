@@ -26,25 +26,32 @@ class ResBlock(nn.Module):
     num_groups: Groups of both norms; divides the input and output channels.
     dropout_rate: Probability of zeroing a value before the second convolution.
     dtype: Of the products and of the result.
+    kernel_init: Of the first convolution and the shortcut.
+    time_init: Of what the time is multiplied by; default `kernel_init`.
+    time_bias: Whether something is added to that.
   """
 
   channels: int
   num_groups: int = 32
   dropout_rate: float = 0.0
   dtype: Dtype = jnp.float32
+  kernel_init: nn.initializers.Initializer = _uniform
+  time_init: nn.initializers.Initializer | None = None
+  time_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array, time: Array, train: bool) -> Array:
     """(x [B, H, W, C], time [B, D]) -> [B, H, W, channels]."""
     h = nn.swish(_norm(self.num_groups, self.dtype, "norm1")(x))
-    h = _conv(self.channels, self.dtype, "conv1")(h)
-    shift = _dense(self.channels, self.dtype, "time")(nn.swish(time))
-    h = h + shift[:, None, None, :]
+    h = _conv(self.channels, self.dtype, "conv1", init=self.kernel_init)(h)
+    init = self.time_init or self.kernel_init
+    layer = _dense(self.channels, self.dtype, "time", init=init, bias=self.time_bias)
+    h = h + layer(nn.swish(time))[:, None, None, :]
     h = nn.swish(_norm(self.num_groups, self.dtype, "norm2")(h))
     h = nn.Dropout(self.dropout_rate, deterministic=not train)(h)
     h = _conv(self.channels, self.dtype, "conv2", init=_zeros)(h)
     if x.shape[-1] != self.channels:
-      x = _dense(self.channels, self.dtype, "shortcut")(x)
+      x = _dense(self.channels, self.dtype, "shortcut", init=self.kernel_init)(x)
     return x + h
 
 
@@ -203,9 +210,13 @@ def _norm(num_groups: int, dtype: Dtype, name: str) -> nn.GroupNorm:
 
 
 def _dense(
-  features: int, dtype: Dtype, name: str, init: nn.initializers.Initializer = _uniform
+  features: int,
+  dtype: Dtype,
+  name: str,
+  init: nn.initializers.Initializer = _uniform,
+  bias: bool = True,
 ) -> nn.Dense:
-  return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+  return nn.Dense(features, bias, dtype=dtype, kernel_init=init, name=name)
 
 
 def _conv(

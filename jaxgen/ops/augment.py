@@ -63,12 +63,12 @@ def _maybe(key: Array, p: float | Array, value: Array, neutral: float) -> Array:
   return jnp.where(on.reshape(-1, *(1,) * (value.ndim - 1)), value, neutral)
 
 
-def _product(*matrices: Array) -> Array:
+def product(*matrices: Array) -> Array:
   """The matrix product of [B, N, N]s, in full precision on every device."""
-  product = matrices[0]
+  found = matrices[0]
   for matrix in matrices[1:]:
-    product = jnp.matmul(product, matrix, precision=lax.Precision.HIGHEST)
-  return product
+    found = jnp.matmul(found, matrix, precision=lax.Precision.HIGHEST)
+  return found
 
 
 def _mirrored(position: Array, length: int) -> Array:
@@ -154,7 +154,7 @@ def draw_geometry(key: Array, batch: int, size: int, p: float | Array) -> Array:
   )
   shift = 0.125 * size * random.normal(keys[9], (batch, 2))
   shift = _maybe(keys[8], p, shift, 0.0)
-  return _product(
+  return product(
     scaling(1 / zoom, 1 / zoom),
     rotation(-before),
     scaling(1 / stretch, stretch),
@@ -239,7 +239,7 @@ def draw_color(key: Array, batch: int, p: float | Array) -> tuple[Array, Array]:
   angle = math.pi * random.uniform(keys[7], (batch,), minval=-1)
   angle = _maybe(keys[6], p, angle, 0.0)
   saturation = _maybe(keys[8], p, jnp.exp2(normal(9)), 1.0)
-  matrix = _product(saturate(saturation), rotate_hue(angle), flip_luma(flip))
+  matrix = product(saturate(saturation), rotate_hue(angle), flip_luma(flip))
   return brightness, matrix * contrast[:, None, None]
 
 
