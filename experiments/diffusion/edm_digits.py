@@ -1,0 +1,84 @@
+"""EDM on 8x8 handwritten digits, conditional, with augmentation. Needs no GPU.
+
+  jaxgen train diffusion/edm_digits --workdir=runs/edm_digits
+  jaxgen sample runs/edm_digits --label=3 --out=threes.png
+
+Paper: Karras, Aittala, Aila, Laine, Elucidating the Design Space of Diffusion-Based
+  Generative Models (2022), arXiv 2206.00364.
+Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
+Published: none for this set.
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
+  --features=classifier --num_samples=1000
+Ours: frechet 5.5 [2.5, 8.6] of 1,000 samples (297 test images: 58; DDPM's experiment on
+  this set: 10.0), precision 0.88, recall 0.97, label accuracy 0.968, no copies; test
+  loss 0.327.
+The grid of 64 was looked at: nearly all read as the digit asked for, and none is
+mirrored, though half of the images seen in training are.
+Hardware: 2 cores of an AMD EPYC, shared with many jobs (load 20). Wall clock: 17 min,
+about 4 steps/s (250 images/s), up to 9 where others paused.
+Seed 0.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import optax
+
+from jaxgen import cli, data
+from jaxgen.diffusion.edm import edm
+from jaxgen.nn.song_unet import SongUNet
+from jaxgen.ops.labelled_augment import NUM_LABELS, labelled_augment
+from jaxgen.train import Every
+
+
+def get_config():
+  return ConfigDict(
+    {
+      "batch_size": 64,
+      "num_steps": 4_000,  # 171 epochs
+      "lr": 2e-3,
+      "warmup_steps": 200,
+      "ema_half_life": 300.0,
+      "augment": 0.12,
+      "sigma_data": 0.75,  # of these images
+      "channels": 16,
+      "channel_mults": (1, 2),
+      "num_blocks": 1,
+      "dtype": "float32",
+    }
+  )
+
+
+def build(config):
+  net = SongUNet(
+    num_classes=10,
+    augment_dim=NUM_LABELS,
+    channels=config.channels,
+    channel_mults=config.channel_mults,
+    num_blocks=config.num_blocks,
+    attention_resolutions=(),  # the middle has it, at 4x4
+    dropout_rate=0.0,
+    dtype=jnp.dtype(config.dtype),
+  )
+  lr = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
+  digits = dict(batch_size=config.batch_size, image_size=8, channels=1)
+  return dict(
+    method=edm(
+      net,
+      tx=optax.adam(lr),
+      conditional=True,
+      augment=functools.partial(labelled_augment, p=config.augment),
+      sigma_data=config.sigma_data,
+      ema_half_life=config.ema_half_life,
+    ),
+    train_data=data.tfds_images("digits", "train", **digits),
+    eval_data=data.tfds_images("digits", "test", **digits),
+    num_steps=config.num_steps,
+    every=Every(log=100, eval=1_000, sample=1_000, save=1_000),
+    num_samples=64,
+  )
+
+
+if __name__ == "__main__":
+  cli.run(__file__)
