@@ -1,15 +1,30 @@
 """Rows of the generic table: diffusion."""
 
+import jax
+from jax import random
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxgen.data.source import zeros
+from jaxgen.diffusion import learned_schedule
 from jaxgen.diffusion.ddim import ddim
 from jaxgen.diffusion.ddpm import ddpm
+from jaxgen.diffusion.dit import dit
+from jaxgen.diffusion.edm import edm
 from jaxgen.diffusion.improved_ddpm import improved_ddpm
-from jaxgen.diffusion.schedules import cosine_betas, linear_betas, linear_steps
+from jaxgen.diffusion.schedules import (
+  cosine_betas,
+  karras_levels,
+  linear_betas,
+  linear_steps,
+)
 from jaxgen.diffusion.sr3 import Network, sr3
+from jaxgen.diffusion.vdm import vdm
+from jaxgen.nn.dit import DiT
+from jaxgen.nn.song_unet import SongUNet
 from jaxgen.nn.unet import UNet
+from jaxgen.nn.vdm_unet import MonotoneSchedule, VdmUNet
 from rows import IMAGES, Row
 
 
@@ -40,6 +55,59 @@ def make_sr3():
   return sr3(net, tx=tx, betas=linear_betas(8, 1e-2, 0.5), factor=4, ema_decay=0.9)
 
 
+def mirrored(x, key):
+  """A cheap augmentation, and its label."""
+  flip = random.bernoulli(key, 0.5, (len(x),))
+  wide = flip[:, None, None, None]
+  return jnp.where(wide, x[:, :, ::-1], x), flip[:, None].astype(x.dtype)
+
+
+def make_edm():
+  net = SongUNet(2, 1, 16, (1,), 1, (), dropout_rate=0.1)
+  return edm(
+    net,
+    tx=optax.adam(2e-2, eps=1e-4),
+    conditional=True,
+    augment=mirrored,
+    label_dropout=0.1,
+    guidance=1.5,
+    sigma_data=0.58,  # of uniform noise
+    log_sigma=(1.0, 0.5),
+    ema_half_life=10.0,
+    levels=karras_levels(4),
+  )
+
+
+def make_dit():
+  net = DiT(2, patch_size=4, depth=2, width=8, num_heads=2)
+  return dit(
+    net,
+    tx=optax.adam(1e-2, eps=1e-4),
+    betas=linear_betas(8, 1e-2, 0.5),
+    guidance=1.5,
+    num_sampling_steps=4,
+    ema_decay=0.9,
+  )
+
+
+def make_vdm():
+  score = VdmUNet(channels=8, num_blocks=1, num_groups=4, dropout_rate=0.1)
+  method = vdm(
+    learned_schedule.Network(score, MonotoneSchedule(width=4)),
+    tx=optax.adam(1e-2, eps=1e-4),
+    num_sampling_steps=8,
+    ema_decay=0.9,
+  )
+
+  def init(key, batch):
+    # Three layers behind one another start at zero: time would be heard at step four.
+    state = method.init(key, batch)
+    params = jax.tree.map(lambda p: p + 0.01, state.params)
+    return state.replace(params=params, ema=params)
+
+  return method._replace(init=init)
+
+
 ROWS = {
   "diffusion/ddpm": Row(make_ddpm, "loss"),
   "diffusion/ddim": Row(
@@ -47,4 +115,8 @@ ROWS = {
   ),
   "diffusion/improved_ddpm": Row(make_improved_ddpm, "loss"),
   "diffusion/sr3": Row(make_sr3, "loss"),
+  "diffusion/edm": Row(make_edm, "loss"),
+  "diffusion/dit": Row(make_dit, "loss"),
+  # The schedule has the gradients of two losses.
+  "diffusion/vdm": Row(make_vdm, "loss", passes=2),
 }
