@@ -23,12 +23,10 @@ Deviations from the paper:
     bijection of `likelihood.density` has no place for more than z and log_det.
 """
 
-from collections.abc import Callable
 import math
 from typing import Any
 
 from flax import linen as nn
-import jax
 from jax import random
 import jax.numpy as jnp
 import optax
@@ -36,37 +34,7 @@ import optax
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
 from jaxgen.nn.bijection import ActNorm, backward, forward
-from jaxgen.ops.ode import Tolerance, solve
-
-Field = Callable[[PyTree, Array, Array], Array]  # variables, t [], x [D] -> dx/dt [D]
-
-
-def exact_trace(field: Field) -> Callable:
-  """The field of (x, log_det), the second of slope tr(df/dx), by D products."""
-
-  def augmented(
-    variables: PyTree, t: Array, y: tuple[Array, Array], row: None
-  ) -> tuple[Array, Array]:
-    x, _ = y
-    slope, push = jax.linearize(lambda x: field(variables, t, x), x)
-    return slope, jnp.trace(jax.vmap(push)(jnp.eye(len(x), dtype=x.dtype)))
-
-  return augmented
-
-
-def estimated_trace(field: Field) -> Callable:
-  """The same of slope v^T (df/dx) v, v [D] for each row: its mean is the trace.
-
-  v is the same for all of a solve, which keeps the equation one without noise.
-  """
-
-  def augmented(
-    variables: PyTree, t: Array, y: tuple[Array, Array], v: Array
-  ) -> tuple[Array, Array]:
-    slope, along_v = jax.jvp(lambda x: field(variables, t, x), (y[0],), (v,))
-    return slope, (v * along_v).sum()
-
-  return augmented
+from jaxgen.ops.ode import Alone, Tolerance, estimated_trace, exact_trace, solve
 
 
 class Dynamics(nn.Module):
@@ -109,7 +77,7 @@ class ContinuousFlow(nn.Module):
   time: float = 1.0
   tolerance: Tolerance = Tolerance()
 
-  def _field(self) -> tuple[Field, PyTree]:
+  def _field(self) -> tuple[Alone, PyTree]:
     net, variables = self.dynamics.unbind()
     return (lambda variables, t, x: net.apply(variables, t, x)), variables
 

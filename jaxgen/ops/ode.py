@@ -1,5 +1,7 @@
 """Ordinary differential equations by adaptive Runge-Kutta steps, every row by itself.
 
+For densities, `exact_trace` and `estimated_trace` make of a field that of (x, log_det).
+
 Dormand & Prince's method of order 5 as diffrax has it (the extra `ode` of this
 package). Gradients are those of the steps that were taken, not of a second equation
 solved backwards: they are exact for the numbers that came out, and cost one evaluation
@@ -112,6 +114,37 @@ def solve(
   run.defvjp(forward, backward)
   found, num_evaluations = run(params, jax.vmap(flat)(y), rows)
   return jax.vmap(restore)(found), num_evaluations
+
+
+Alone = Callable[[PyTree, Array, Array], Array]  # params, t [], x [D] -> dx/dt [D]
+
+
+def exact_trace(field: Alone) -> Field:
+  """The field of (x, log_det), the second of slope tr(df/dx), by D products."""
+
+  def augmented(
+    params: PyTree, t: Array, y: tuple[Array, Array], row: None
+  ) -> tuple[Array, Array]:
+    x, _ = y
+    slope, push = jax.linearize(lambda x: field(params, t, x), x)
+    return slope, jnp.trace(jax.vmap(push)(jnp.eye(len(x), dtype=x.dtype)))
+
+  return augmented
+
+
+def estimated_trace(field: Alone) -> Field:
+  """The same of slope v^T (df/dx) v, v [D] for each row: its mean is the trace.
+
+  v is the same for all of a solve, which keeps the equation one without noise.
+  """
+
+  def augmented(
+    params: PyTree, t: Array, y: tuple[Array, Array], v: Array
+  ) -> tuple[Array, Array]:
+    slope, along_v = jax.jvp(lambda x: field(params, t, x), (y[0],), (v,))
+    return slope, (v * along_v).sum()
+
+  return augmented
 
 
 def _pull_back(

@@ -7,18 +7,22 @@ import numpy as np
 import optax
 
 from jaxgen.data.source import zeros
-from jaxgen.diffusion import learned_schedule
+from jaxgen.diffusion import learned_schedule, process, schedules
+from jaxgen.diffusion.consistency import consistency, constant, progressive
 from jaxgen.diffusion.ddim import ddim
 from jaxgen.diffusion.ddpm import ddpm
 from jaxgen.diffusion.dit import dit
 from jaxgen.diffusion.edm import edm
+from jaxgen.diffusion.flow_matching import flow_matching
 from jaxgen.diffusion.improved_ddpm import improved_ddpm
+from jaxgen.diffusion.progressive_distillation import progressive_distillation
 from jaxgen.diffusion.schedules import (
   cosine_betas,
   karras_levels,
   linear_betas,
   linear_steps,
 )
+from jaxgen.diffusion.score_sde import grid, score_sde
 from jaxgen.diffusion.sr3 import Network, sr3
 from jaxgen.diffusion.vdm import vdm
 from jaxgen.nn.dit import DiT
@@ -108,6 +112,38 @@ def make_vdm():
   return method._replace(init=init)
 
 
+def tiny():
+  return UNet(8, (1,), 1, (), num_groups=4), optax.adam(1e-2, eps=1e-4)
+
+
+def make_flow_matching():
+  net, tx = tiny()
+  times = schedules.uniform(2, 1.0)
+  return flow_matching(net, tx=tx, ema_decay=0.9, times=times)
+
+
+def make_score_sde():
+  net, tx = tiny()
+  sub_vp = process.sub_vp()
+  return score_sde(net, tx=tx, process=sub_vp, ema_decay=0.9, times=grid(sub_vp, 2))
+
+
+def make_consistency_training():
+  net, tx = tiny()
+  return consistency(net, tx=tx, schedule=progressive(40, last=4), levels=(1.0,))
+
+
+def make_consistency_distillation():
+  net, tx = tiny()
+  teacher = lambda x_t, sigma: x_t / (1.0 + sigma**2)
+  return consistency(net, tx=tx, teacher=teacher, schedule=constant(6, 0.9))
+
+
+def make_progressive_distillation():
+  net, tx = tiny()
+  return progressive_distillation(net, tx=tx, num_steps=2, ema_decay=0.9)
+
+
 ROWS = {
   "diffusion/ddpm": Row(make_ddpm, "loss"),
   "diffusion/ddim": Row(
@@ -119,4 +155,9 @@ ROWS = {
   "diffusion/dit": Row(make_dit, "loss"),
   # The schedule has the gradients of two losses.
   "diffusion/vdm": Row(make_vdm, "loss", passes=2),
+  "diffusion/flow_matching": Row(make_flow_matching, "loss"),
+  "diffusion/score_sde": Row(make_score_sde, "loss"),
+  "diffusion/consistency_training": Row(make_consistency_training, "loss"),
+  "diffusion/consistency_distillation": Row(make_consistency_distillation, "loss"),
+  "diffusion/progressive_distillation": Row(make_progressive_distillation, "loss"),
 }
