@@ -100,12 +100,12 @@ def test_levels_are_those_of_karras():
 def test_exact_function_has_no_distillation_loss_but_the_error_of_the_solver():
   """Heun's error in a step is of order 3: the loss of order 6 in 1 / N."""
   with jax.enable_x64(True):
-    numbers = (80, 160, 320)
+    numbers = (40, 80, 160)
     losses = [loss_of(exact_f, n, teacher=teacher) for n in numbers]
     wrong = loss_of(lambda x, sigma: exact_f(x, 1.1 * sigma), 80, teacher=teacher)
   order = -np.polyfit(np.log(numbers), np.log(losses), 1)[0]
   assert 5.3 < order < 6.7
-  assert wrong > 1000 * losses[0]
+  assert wrong > 100 * losses[1]
 
 
 def test_training_without_a_teacher_uses_the_same_noise():
@@ -223,7 +223,7 @@ def test_loss_is_that_of_x_and_falls_to_nothing_for_a_student_that_knows():
       return evaluate(state, batch, key)["loss"]
 
     np.testing.assert_allclose(loss(1.0), 0, atol=1e-12)
-    assert loss(0.0).min() > 1e-6
+    assert loss(0.0).mean() > 1e-3
 
 
 def test_loss_of_the_teacher_is_that_of_x():

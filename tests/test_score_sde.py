@@ -118,4 +118,4 @@ def test_likelihood_is_that_of_the_flow(name):
     np.testing.assert_allclose(found["bits_per_dim"], expected, rtol=1e-6)
     # ... which is that of the data, but for what the prior does not know of them.
     data = 3 - stats.norm.logpdf(x, alpha * MEAN, spread).mean((1, 2, 3)) / np.log(2)
-    np.testing.assert_allclose(expected, data, atol=0.01)
+    np.testing.assert_allclose(expected, data, atol=0.02)
