@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from pathlib import Path
 
 from flax import linen as nn
 import jax
@@ -12,12 +13,16 @@ import optax
 import pytest
 from scipy import stats
 
+from jaxgen import parallel
 from jaxgen.diffusion import continuous, likelihood, samplers
 from jaxgen.diffusion import score_sde as paper
 from jaxgen.diffusion.process import sub_vp, ve, vp_linear
 from jaxgen.diffusion.score_sde import score_sde
 from jaxgen.method import TrainState
 from jaxgen.ops.ode import Tolerance
+from jaxgen.run import load_experiment
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments" / "diffusion"
 
 MEAN, STD = 0.1, 0.2
 PROCESSES = {"vp": vp_linear(), "sub_vp": sub_vp(), "ve": ve(0.01, 5.0)}
@@ -119,3 +124,12 @@ def test_likelihood_is_that_of_the_flow(name):
     # ... which is that of the data, but for what the prior does not know of them.
     data = 3 - stats.norm.logpdf(x, alpha * MEAN, spread).mean((1, 2, 3)) / np.log(2)
     np.testing.assert_allclose(expected, data, atol=0.02)
+
+
+def test_networks_of_cifar_have_the_parameters_of_ddpm():
+  for name in ("score_sde_cifar10", "flow_matching_cifar10"):
+    module = load_experiment(EXPERIMENTS / f"{name}.py")
+    method = module.build(module.get_config())["method"]
+    spec = {"image": np.zeros((2, 32, 32, 3), np.uint8)}
+    params = parallel.abstract_state(method.init, spec).params["net"]
+    assert sum(p.size for p in jax.tree.leaves(params)) == 35_746_307
