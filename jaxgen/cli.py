@@ -75,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
   sample.add_argument("--step", type=int, help="checkpoint; default the newest")
-  sample.add_argument("--out", required=True, help="name in .png, .gif, .txt or .npz")
+  sample.add_argument(
+    "--out", required=True, help="name in .png, .gif, .wav, .txt or .npz"
+  )
   add_config_flag(sample)
 
   for name, text in (

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxgen import sound
+
 MIN_SIDE = 512  # Grids of tiny images are enlarged to about this many pixels.
 GAP = 8  # Between columns of rows, in units of `pad`.
 # Of animations, in milliseconds: a sequence is shown for about this long, then its end
@@ -72,11 +74,25 @@ def is_text(x: np.ndarray) -> bool:
   return x.ndim in (2, 3) and np.issubdtype(x.dtype, np.integer)
 
 
+def is_sound(name: str, outputs: Mapping[str, np.ndarray]) -> bool:
+  """Whether an output is sound: f32 [N, T] beside a "sample_rate"."""
+  x = outputs[name]
+  return "sample_rate" in outputs and x.ndim == 2 and x.dtype.kind == "f"
+
+
+def _fits(suffix: str, name: str, outputs: Mapping[str, np.ndarray]) -> bool:
+  """Whether an output can be written in a file of that suffix."""
+  if suffix == ".txt":
+    return is_text(outputs[name])
+  heard = is_sound(name, outputs)
+  return heard or (suffix != ".wav" and is_image(outputs[name]))
+
+
 def suffix(outputs: Mapping[str, np.ndarray], decode: Decode | None) -> str:
   """What `save` can write of some outputs: .txt, else .png, else .npz."""
   if decode and any(map(is_text, outputs.values())):
     return ".txt"
-  return ".png" if any(map(is_image, outputs.values())) else ".npz"
+  return ".png" if any(_fits(".png", n, outputs) for n in outputs) else ".npz"
 
 
 def paths(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, Path]:
@@ -93,10 +109,8 @@ def paths(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, Path
   path = Path(path)
   if path.suffix == ".npz":
     return dict.fromkeys(outputs, path)
-  fits = is_text if path.suffix == ".txt" else is_image
-  images = sorted(
-    (name for name, x in outputs.items() if fits(x)), key="samples".__ne__
-  )
+  fits = lambda name: _fits(path.suffix, name, outputs)
+  images = sorted(filter(fits, outputs), key="samples".__ne__)
   named = {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in images}
   return {**named, images[0]: path} if images else {}
 
@@ -108,10 +122,12 @@ def save(
 
   Args:
     path: The suffix chooses: .png a grid, .gif an animation (over K of
-      [N, K, H, W, C], else over N), .txt what tokens say ([N, T] or
-      [N, K, T]), .npz every array as it is.
-      Of several images or texts each has a file, see `paths`.
-    outputs: By name; those that are neither images nor tokens go to .npz only.
+      [N, K, H, W, C], else over N), .wav sound, .txt what tokens say ([N, T] or
+      [N, K, T]), .npz every array as it is. Of several images or texts each has a
+      file, see `paths`.
+    outputs: By name; those that are neither images nor tokens go to .npz only. Of
+      sound, f32 [N, T] in [-1, 1] beside a "sample_rate", images show wave forms and
+      spectrograms.
     decode: int [N, T] -> N texts, for .txt.
 
   Returns:
@@ -123,12 +139,12 @@ def save(
   if path.suffix == ".npz":
     np.savez(path, **outputs)
     return {}
-  if path.suffix not in (".png", ".gif", ".txt"):
+  if path.suffix not in (".png", ".gif", ".wav", ".txt"):
     raise ValueError(
-      f"cannot write {path}: expected a name in .png, .gif, .txt or .npz"
+      f"cannot write {path}: expected a name in .png, .gif, .wav, .txt or .npz"
     )
   targets = paths(path, outputs)
-  kind = "text" if path.suffix == ".txt" else "an image"
+  kind = {".txt": "text", ".wav": "sound"}.get(path.suffix, "an image")
   if not targets or (kind == "text" and decode is None):
     shapes = {name: f"{x.dtype.name}{list(x.shape)}" for name, x in outputs.items()}
     names = " or ".join(dict.fromkeys([suffix(outputs, decode), ".npz"]))
@@ -138,6 +154,11 @@ def save(
       x = outputs[name]
       write_texts(target, decode(x.reshape(-1, x.shape[-1])))
     return {}
+  if kind == "sound":
+    for name, target in targets.items():
+      sound.write_wav(target, outputs[name], outputs["sample_rate"].flat[0])
+    return {}
+  outputs |= {n: sound.pictures(outputs[n]) for n in targets if is_sound(n, outputs)}
   grids = {}
   for name, target in targets.items():
     frames = [grid(outputs[name])] if path.suffix == ".png" else _frames(outputs[name])

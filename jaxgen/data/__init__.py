@@ -1,4 +1,4 @@
-"""Batches of numpy arrays: TFDS, image folders, text, arrays, random numbers.
+"""Batches of numpy arrays: TFDS, image folders, text, sound, arrays, noise.
 
 Every function returns a `Source`: call it with the first step for an endless
 iterator of training batches, call `epoch()` for one pass with a mask, read `spec`
@@ -6,6 +6,7 @@ for the shapes. Nothing is read before one of these needs it. No part uses JAX.
 """
 
 from jaxgen.data.array import arrays, synthetic
+from jaxgen.data.audio import spoken_digits
 from jaxgen.data.folder import image_folder, read_images
 from jaxgen.data.source import Source
 from jaxgen.data.stacked import stacked_mnist
@@ -19,6 +20,7 @@ __all__ = [
   "characters_of",
   "image_folder",
   "read_images",
+  "spoken_digits",
   "stacked_mnist",
   "synthetic",
   "text",

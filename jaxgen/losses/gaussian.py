@@ -82,13 +82,30 @@ def log_level(x: Array, mean: Array, var: Array) -> Array:
   Returns:
     f32 [...] in nats, accurate also far from the mean.
   """
+  upper = jnp.where(x > 0.999, jnp.inf, x + 1.0 / 255.0)
+  lower = jnp.where(x < -0.999, -jnp.inf, x - 1.0 / 255.0)
+  return log_interval(lower, upper, mean, var)
+
+
+def log_interval(lower: Array, upper: Array, mean: Array, var: Array) -> Array:
+  """log of what N(mean, var) gives to the numbers from `lower` to `upper`, elementwise.
+
+  Args:
+    lower: f32 [...], or -inf.
+    upper: f32 [...] > lower, or inf.
+    mean: f32 [...].
+    var: f32 [...] > 0, or of a shape that divides it.
+
+  Returns:
+    f32 [...] in nats, accurate also far from the mean.
+  """
   std = jnp.sqrt(var)
-  upper = jnp.where(x > 0.999, jnp.inf, (x - mean + 1.0 / 255.0) / std)
-  lower = jnp.where(x < -0.999, -jnp.inf, (x - mean - 1.0 / 255.0) / std)
+  upper, lower = (upper - mean) / std, (lower - mean) / std
   # By symmetry in the lower tail, where the difference of two CDFs is accurate.
+  is_above = upper + lower > 0
   upper, lower = (
-    jnp.where(x > mean, -lower, upper),
-    jnp.where(x > mean, -upper, lower),
+    jnp.where(is_above, -lower, upper),
+    jnp.where(is_above, -upper, lower),
   )
   log_upper, log_lower = norm.logcdf(upper), norm.logcdf(lower)
   return log_upper + jnp.log1p(-jnp.exp(log_lower - log_upper))

@@ -6,15 +6,25 @@ from flax import linen as nn
 import numpy as np
 import optax
 
-from jaxgen.autoregressive import char_rnn, vae_text
+from jaxgen.autoregressive import char_rnn, pixels, vae_text
 from jaxgen.autoregressive.gpt import gpt
 from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
+from jaxgen.autoregressive.linear_ar import linear_ar, linear_levels
+from jaxgen.autoregressive.pixel_cnn import Network as PixelCNN
+from jaxgen.autoregressive.pixel_cnn import pixel_cnn
+from jaxgen.autoregressive.pixel_cnn_pp import Network as PixelCNNpp
+from jaxgen.autoregressive.pixel_cnn_pp import pixel_cnn_pp
+from jaxgen.autoregressive.pixel_rnn import DiagonalBiLSTM, RowLSTM, pixel_rnn
+from jaxgen.autoregressive.pixel_rnn import Network as PixelRNN
+from jaxgen.autoregressive.wavenet import Network as WaveNet
+from jaxgen.autoregressive.wavenet import wavenet
 from jaxgen.data.source import zeros
 from jaxgen.nn.rnn import StackedRNN
 from jaxgen.nn.transformer import RMSNorm, TokenTransformer, Transformer, quick_gelu
 from rows import Row
 
 TEXT = {"tokens": zeros((8, 6), np.int32)}
+SOUND = {"audio": zeros((8, 12), np.float32), "label": zeros((8,), np.int32)}
 TokenRow = functools.partial(Row, spec=TEXT, samples="tokens", num_tokens=3)
 
 
@@ -42,7 +52,43 @@ def make_vae_text():
   )
 
 
+def make_pixel_cnn():
+  net = PixelCNN(1, 4, 4, 2, first_size=3, head_width=4, num_classes=2)
+  return pixel_cnn(
+    net, tx=optax.adam(1e-2, eps=1e-3), pixels=pixels.levels(1, 4), is_conditional=True
+  )
+
+
+def make_pixel_cnn_pp():
+  net = PixelCNNpp(1, 4, num_blocks=1, num_mixtures=2, num_levels=2, dropout=0.1)
+  return pixel_cnn_pp(net, tx=optax.adam(1e-2, eps=1e-3), ema_decay=0.9)
+
+
+def make_pixel_rnn(layer):
+  net = PixelRNN(1, 1, layer, 4, num_layers=1, first_size=3, head_width=4)
+  return pixel_rnn(net, tx=optax.adam(1e-2, eps=1e-3), pixels=pixels.binary())
+
+
+def make_wavenet():
+  net = WaveNet(4, 4, (1, 2), (("label", 2),), num_levels=4)
+  return wavenet(net, tx=optax.adam(1e-2, eps=1e-3), sample_rate=8000)
+
+
+def make_linear_ar():
+  return linear_ar(9, entry="image", cells=linear_levels())
+
+
 ROWS = {
+  "autoregressive/linear_ar": Row(make_linear_ar, "change"),
+  "autoregressive/pixel_cnn": Row(make_pixel_cnn, "loss"),
+  "autoregressive/pixel_cnn_pp": Row(make_pixel_cnn_pp, "loss"),
+  "autoregressive/pixel_rnn (rows)": Row(
+    functools.partial(make_pixel_rnn, RowLSTM), "loss"
+  ),
+  "autoregressive/pixel_rnn (diagonals)": Row(
+    functools.partial(make_pixel_rnn, DiagonalBiLSTM), "loss"
+  ),
+  "autoregressive/wavenet": Row(make_wavenet, "loss", spec=SOUND, samples="audio"),
   # The embedding, tied to the head, is in two passes.
   "autoregressive/gpt": TokenRow(make_gpt, "loss", passes=2),
   "autoregressive/char_rnn": TokenRow(
