@@ -9,6 +9,12 @@ Dataset: Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-data
   2,700 / 300 recordings at 8 kHz; of each the first half second, as 256 mu-law levels.
 Published: none for these data.
 Measure: bits_per_dim --metrics=eval
+Ours: 7.346 bits per sample, mean over the 300 test recordings (eval_bits_per_dim of the
+  log after jaxgen train). 8 are those of no model: one variance serves silence and
+  vowels alike, and levels near zero are far finer than it.
+The spectrograms of 8 samples were looked at: a steady hiss, louder at low frequencies,
+which is all that such a model can say.
+Hardware: 2 cores of an AMD EPYC, shared with about ten other jobs. Wall clock: 20 s.
 """
 
 from ml_collections import ConfigDict

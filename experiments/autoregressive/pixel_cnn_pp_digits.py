@@ -7,6 +7,7 @@ Paper: Salimans, Karpathy, Chen & Kingma, PixelCNN++ (2017), arXiv 1701.05517.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images of 8x8.
 Published: none for these data.
 Measure: bits_per_dim --metrics=eval
+Ours: not measured.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +22,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 32,
-      "num_steps": 400,
+      "num_steps": 1_500,
       "lr": 2e-3,
       "width": 16,
       "num_blocks": 1,
@@ -47,7 +48,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=400, sample=config.num_steps, save=400),
+    every=Every(log=100, eval=500, sample=config.num_steps, save=500),
     num_samples=64,
   )
 

@@ -13,6 +13,8 @@ Dataset: Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-data
   is an .npz as `jaxgen.data.spoken_digits` describes.
 Published: none for these data.
 Measure: bits_per_sample --metrics=eval
+Ours: not measured. A step takes about 0.5 s of processor time (2 cores of an AMD EPYC).
+The baseline, linear_ar_fsdd, has 7.346 bits per sample of the same levels.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +31,7 @@ def get_config():
       "path": "fsdd_8khz.npz",
       "batch_size": 8,
       "length": 4_000,  # samples; half a second
-      "num_steps": 120,
+      "num_steps": 600,
       "lr": 4e-3,
       "width": 24,
       "skip_width": 32,
@@ -52,7 +54,7 @@ def build(config):
     train_data=data.spoken_digits(config.path, "train", **spoken),
     eval_data=data.spoken_digits(config.path, "test", **spoken),
     num_steps=config.num_steps,
-    every=Every(log=20, eval=config.num_steps, sample=config.num_steps, save=60),
+    every=Every(log=20, eval=config.num_steps, sample=config.num_steps, save=300),
     num_samples=8,
   )
 

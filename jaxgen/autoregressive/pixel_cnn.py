@@ -7,6 +7,8 @@ Kavukcuoglu, "Conditional Image Generation with PixelCNN Decoders" (2016),
 https://arxiv.org/abs/1606.05328: the network, of gated layers in a vertical and a
 horizontal stack, which leave no blind spot (Figure 2), conditioned on labels (Eq. 4).
 
+Numbers of sections, equations, figures and tables are from memory.
+
 Deviations from the papers:
   - Vertical convolutions have ceil(n / 2) rows of n taps, cut out of the paper's n x n.
     So have horizontal ones, whose taps for the present pixel are masked by colours.

@@ -4,7 +4,8 @@ Salimans, Karpathy, Chen & Kingma, "PixelCNN++: Improving the PixelCNN with Disc
 Logistic Mixture Likelihood and Other Modifications" (2017),
 https://arxiv.org/abs/1701.05517: whole pixels in place of colours one by one (Section
 2.2), three resolutions (2.3) with short cuts between them (2.4), dropout (2.5). The
-likelihood is in `jaxgen.losses.logistic`.
+likelihood is in `jaxgen.losses.logistic`. (Numbers of sections are from memory; the
+network is that of the authors' code, github.com/openai/pixel-cnn.)
 
 Deviations from the paper:
   - Parameters start with kernels of variance 1 / inputs whose lengths are as drawn; the

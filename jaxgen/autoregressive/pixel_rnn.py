@@ -2,7 +2,8 @@
 
 van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel Recurrent Neural Networks" (2016),
 https://arxiv.org/abs/1601.06759: the Row LSTM (Section 3.1), the Diagonal BiLSTM (3.2),
-residual connections (3.3), masks (3.4), layers as in Table 1.
+residual connections (3.3), masks (3.4), layers as in Table 1. (Numbers of sections,
+equations and tables are from memory.)
 
 Deviations from the paper:
   - The first 7x7 convolution of mask A is one over the rows above and one over the row

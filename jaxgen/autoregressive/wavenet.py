@@ -10,6 +10,8 @@ Drawing keeps, for each layer, what it saw one dilation ago in a queue, so that 
 costs one product of each layer (Le Paine et al., "Fast Wavenet Generation Algorithm"
 (2016), arXiv 1611.09482).
 
+Numbers of sections, equations and figures are from memory.
+
 Deviations from the paper:
   - No local conditioning (linguistic features), no context stacks.
   - What is conditioned on enters as a vector for each value and layer.

@@ -53,9 +53,9 @@ def make_vae_text():
 
 
 def make_pixel_cnn():
-  net = PixelCNN(1, 4, 4, 2, first_size=3, head_width=4, num_classes=2)
+  net = PixelCNN(1, 4, 4, 2, first_size=3, head_width=8, num_classes=2)
   return pixel_cnn(
-    net, tx=optax.adam(1e-2, eps=1e-3), pixels=pixels.levels(1, 4), is_conditional=True
+    net, tx=optax.adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4), is_conditional=True
   )
 
 
@@ -65,8 +65,8 @@ def make_pixel_cnn_pp():
 
 
 def make_pixel_rnn(layer):
-  net = PixelRNN(1, 1, layer, 4, num_layers=1, first_size=3, head_width=4)
-  return pixel_rnn(net, tx=optax.adam(1e-2, eps=1e-3), pixels=pixels.binary())
+  net = PixelRNN(1, 4, layer, 4, num_layers=1, first_size=3, head_width=8)
+  return pixel_rnn(net, tx=optax.adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4))
 
 
 def make_wavenet():
