@@ -10,15 +10,18 @@ from jaxgen.autoregressive import char_rnn, pixels, vae_text
 from jaxgen.autoregressive.gpt import gpt
 from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
 from jaxgen.autoregressive.linear_ar import linear_ar, linear_levels
+from jaxgen.autoregressive.maskgit import maskgit
 from jaxgen.autoregressive.pixel_cnn import Network as PixelCNN
 from jaxgen.autoregressive.pixel_cnn import pixel_cnn
 from jaxgen.autoregressive.pixel_cnn_pp import Network as PixelCNNpp
 from jaxgen.autoregressive.pixel_cnn_pp import pixel_cnn_pp
 from jaxgen.autoregressive.pixel_rnn import DiagonalBiLSTM, RowLSTM, pixel_rnn
 from jaxgen.autoregressive.pixel_rnn import Network as PixelRNN
+from jaxgen.autoregressive.tokenizers import palette_tokenizer
 from jaxgen.autoregressive.wavenet import Network as WaveNet
 from jaxgen.autoregressive.wavenet import wavenet
 from jaxgen.data.source import zeros
+from jaxgen.nn.masked_transformer import MaskedTransformer
 from jaxgen.nn.rnn import StackedRNN
 from jaxgen.nn.transformer import RMSNorm, TokenTransformer, Transformer, quick_gelu
 from rows import Row
@@ -78,6 +81,12 @@ def make_linear_ar():
   return linear_ar(9, entry="image", cells=linear_levels())
 
 
+def make_maskgit():
+  net = MaskedTransformer(4, 64, 8, 1, 2, num_classes=2)
+  tokenizer = palette_tokenizer(grey_levels(4))
+  return maskgit(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_steps=3)
+
+
 ROWS = {
   "autoregressive/linear_ar": Row(make_linear_ar, "change"),
   "autoregressive/pixel_cnn": Row(make_pixel_cnn, "loss"),
@@ -99,4 +108,5 @@ ROWS = {
   ),
   "autoregressive/vae_text": TokenRow(make_vae_text, "loss"),
   "autoregressive/image_gpt": Row(make_image_gpt, "loss"),
+  "autoregressive/maskgit": Row(make_maskgit, "nats"),
 }
