@@ -4,9 +4,9 @@ Huiwen Chang, Han Zhang, Lu Jiang, Ce Liu, William T. Freeman, CVPR 2022,
 https://arxiv.org/abs/2202.04200. The second stage: a bidirectional transformer learns
 to name hidden tokens of an image (masked visual token modelling), with the share of
 hidden ones drawn by the cosine schedule, and samples in a few steps, each of which
-keeps the tokens it is most confident of. The first stage is any `Tokenizer`. The network
-is `jaxgen.nn.masked_transformer.MaskedTransformer`; schedules and decoding are in
-`jaxgen.autoregressive.masking`.
+keeps the tokens it is most confident of. The first stage is any `Tokenizer`. The
+network is `jaxgen.nn.masked_transformer.MaskedTransformer`; schedules and decoding are
+in `jaxgen.autoregressive.masking`.
 
 Figures and details are those of the authors' code (github.com/google-research/maskgit),
 which holds no training loop.

@@ -71,10 +71,13 @@ def trained_tokenizer(
       f"a tokenizer needs the tools {sorted(missing)}: the method has "
       f"{sorted(method.tools)}"
     )
-  key = random.key(0)
-  encode, decode = method.tools["encode"], method.tools["decode_codes"]
+  host = jax.device_get(state)  # Of no device: a constant of whoever compiles it.
+
+  def call(tool: str, batch: dict[str, Array]) -> dict[str, Array]:
+    return method.tools[tool](jax.tree.map(jnp.asarray, host), batch, random.key(0))
+
   return Tokenizer(
     num_tokens,
-    lambda images: encode(state, {"image": images}, key)[level],
-    lambda tokens: decode(state, {level: tokens}, key)["images"],
+    lambda images: call("encode", {"image": images})[level],
+    lambda tokens: call("decode_codes", {level: tokens})["images"],
   )

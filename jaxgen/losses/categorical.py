@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Categorical variables, as logits. In nats."""
 
 import jax
@@ -58,3 +59,35 @@ def quantile(logits: Array, u: Array) -> Array:
   # Up to the sum as it was rounded, so that no draw lies beyond the last.
   passed = below <= (u * below[..., -1])[..., None]
   return jnp.sum(passed, axis=-1, dtype=jnp.int32)
+=======
+"""Categorical distributions, given by logits."""
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+
+def kl_to_uniform(logits: Array) -> Array:
+  """KL(softmax(logits) || uniform) = log K - entropy; [..., K] -> [...], in nats."""
+  log_probs = jax.nn.log_softmax(logits, axis=-1)
+  entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+  return jnp.log(logits.shape[-1]) - entropy
+
+
+def relaxed_one_hot(logits: Array, gumbel: Array, temperature: Array | float) -> Array:
+  """A draw of the Gumbel-softmax (concrete) distribution.
+
+  Jang et al., arXiv 1611.01144, Eq. 2; Maddison et al., arXiv 1611.00712. As the
+  temperature falls to 0 it becomes the one-hot vector of argmax(logits + gumbel), a
+  draw from softmax(logits).
+
+  Args:
+    logits: f32 [..., K].
+    gumbel: Standard Gumbel noise of that shape.
+    temperature: Above 0.
+
+  Returns:
+    f32 [..., K], at least 0, of sum 1.
+  """
+  return jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
+>>>>>>> 8bd0277 (Priors over codes, DALL-E's discrete VAE and its transformer over captions and images)

@@ -3,10 +3,14 @@
 import functools
 
 from flax import linen as nn
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxgen.autoregressive import char_rnn, pixels, vae_text
+from jaxgen.autoregressive.dalle import dalle
+from jaxgen.autoregressive.dalle_dvae import dalle_dvae
+from jaxgen.autoregressive.dalle_networks import Decoder, Encoder
 from jaxgen.autoregressive.gpt import gpt
 from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
 from jaxgen.autoregressive.linear_ar import linear_ar, linear_levels
@@ -18,6 +22,7 @@ from jaxgen.autoregressive.pixel_cnn_pp import pixel_cnn_pp
 from jaxgen.autoregressive.pixel_rnn import DiagonalBiLSTM, RowLSTM, pixel_rnn
 from jaxgen.autoregressive.pixel_rnn import Network as PixelRNN
 from jaxgen.autoregressive.tokenizers import palette_tokenizer
+from jaxgen.autoregressive.vq_prior import vq_prior
 from jaxgen.autoregressive.wavenet import Network as WaveNet
 from jaxgen.autoregressive.wavenet import wavenet
 from jaxgen.data.source import zeros
@@ -87,6 +92,35 @@ def make_maskgit():
   return maskgit(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_steps=3)
 
 
+def make_vq_prior():
+  net = TokenTransformer(Transformer(1, 2), 4, 8, 64, tie_weights=False, num_inputs=6)
+  tokenizer = palette_tokenizer(grey_levels(4))
+  return vq_prior(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_classes=2)
+
+
+def make_dalle_dvae():
+  # Wide enough that no unit of a quarter of the channels is dead.
+  shape = dict(width=16, multiples=(1, 2), num_blocks=1)
+  return dalle_dvae(
+    Encoder(4, **shape),
+    Decoder(1, 8, **shape),
+    tx=optax.adam(3e-3),
+    temperature=optax.linear_schedule(1.0, 0.5, 10),
+    kl_weight=optax.constant_schedule(0.1),
+  )
+
+
+def make_dalle():
+  net = TokenTransformer(Transformer(1, 2), 6, 8, 66, tie_weights=False, num_inputs=7)
+  return dalle(
+    net,
+    tx=optax.adam(1e-2),
+    tokenizer=palette_tokenizer(grey_levels(4)),
+    text=lambda batch: jnp.array([[0, 0], [0, 1]])[batch["label"]],
+    num_text_tokens=2,
+  )
+
+
 ROWS = {
   "autoregressive/linear_ar": Row(make_linear_ar, "change"),
   "autoregressive/pixel_cnn": Row(make_pixel_cnn, "loss"),
@@ -108,5 +142,9 @@ ROWS = {
   ),
   "autoregressive/vae_text": TokenRow(make_vae_text, "loss"),
   "autoregressive/image_gpt": Row(make_image_gpt, "loss"),
-  "autoregressive/maskgit": Row(make_maskgit, "nats"),
+  # Two passes: the embedding is at both ends, and its gradients are reduced apart.
+  "autoregressive/maskgit": Row(make_maskgit, "nats", passes=2),
+  "autoregressive/vq_prior": Row(make_vq_prior, "loss"),
+  "autoregressive/dalle_dvae": Row(make_dalle_dvae, "loss"),
+  "autoregressive/dalle": Row(make_dalle, "loss"),
 }
