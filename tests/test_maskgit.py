@@ -2,7 +2,10 @@
 
 import functools
 import json
+from pathlib import Path
 
+from flax import traverse_util
+from golden import masked_transformer_inputs
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -226,6 +229,30 @@ def test_what_does_not_fit_is_refused():
       jax.eval_shape(net.init, random.key(0), tokens, label)
   with pytest.raises(ValueError, match=r"palette \(2,\)"):
     palette_tokenizer(np.zeros(2))
+
+
+def test_parity_with_transformers_bert():
+  """Logits of all tokens and the gradients of their cross-entropy, in float64."""
+  shared = masked_transformer_inputs
+  golden = np.load(Path(__file__).parent / "golden" / "masked_transformer.npz")
+  net = MaskedTransformer(
+    shared.TOKENS, shared.LENGTH, shared.WIDTH, shared.LAYERS, shared.HEADS,
+    num_classes=shared.CLASSES,
+  )  # fmt: skip
+  tokens, label, targets = shared.inputs()
+  with jax.enable_x64(True):
+    flat = {k: jnp.asarray(v, jnp.float64) for k, v in shared.parameters().items()}
+    params = traverse_util.unflatten_dict(flat, sep="/")
+
+    def loss(params):
+      logits = net.apply({"params": params}, tokens, label)
+      return token_nats(logits, targets).mean(), logits
+
+    grads, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
+  np.testing.assert_allclose(logits, golden["logits"], rtol=1e-8, atol=1e-10)
+  for path, value in traverse_util.flatten_dict(grads, sep="/").items():
+    expected = golden[f"grads/{path}"]
+    np.testing.assert_allclose(value, expected, rtol=1e-8, atol=1e-10, err_msg=path)
 
 
 def test_published_parameter_count(capsys):
