@@ -10,7 +10,7 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, binarised anew at each u
 Published: 81.30 nats, of statically binarised MNIST. [M]
 Measure: nll (published 81.30) --metrics=eval
 Ours: 92.79 nats [92.38, 93.20] over the 10,000 test images, exact for one binarisation
-  of each (jaxgen reproduce, as above): 30,209 parameters after 900 steps, half an epoch.
+  of each (jaxgen reproduce, as above): 30,209 parameters, 900 steps, half an epoch.
   Not the published protocol: dynamic binarisation, and a far shorter run.
 The grid of 64 samples was looked at: strokes as of a pen everywhere, about one in four
 reads as a digit (9, 2, 8, 7), others are pieces that do not belong together.

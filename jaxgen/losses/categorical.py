@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Categorical variables, as logits. In nats."""
 
 import jax
@@ -59,12 +58,6 @@ def quantile(logits: Array, u: Array) -> Array:
   # Up to the sum as it was rounded, so that no draw lies beyond the last.
   passed = below <= (u * below[..., -1])[..., None]
   return jnp.sum(passed, axis=-1, dtype=jnp.int32)
-=======
-"""Categorical distributions, given by logits."""
-
-import jax
-from jax import Array
-import jax.numpy as jnp
 
 
 def kl_to_uniform(logits: Array) -> Array:
@@ -90,4 +83,3 @@ def relaxed_one_hot(logits: Array, gumbel: Array, temperature: Array | float) ->
     f32 [..., K], at least 0, of sum 1.
   """
   return jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
->>>>>>> 8bd0277 (Priors over codes, DALL-E's discrete VAE and its transformer over captions and images)
