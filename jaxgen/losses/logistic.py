@@ -55,37 +55,6 @@ def mixture_log_level(
   return jax.nn.logsumexp(jax.nn.log_softmax(logits) + parts, axis=-1)
 
 
-def rgb_mixture_log_level(
-  x: Array, logits: Array, means: Array, log_scales: Array, coefficients: Array
-) -> Array:
-  """log P(levels of a pixel), components shared by its three channels (Eq. 3).
-
-  Green's mean moves with red, blue's with red and green, within each component.
-
-  Args:
-    x: f32 [..., 3], each of the levels -1, -1 + 2 / 255, ..., 1.
-    logits: f32 [..., K].
-    means: f32 [..., 3, K].
-    log_scales: f32 [..., 3, K].
-    coefficients: f32 [..., 3, K]; of red in green, of red in blue, of green in blue.
-
-  Returns:
-    f32 [...], at most 0.
-  """
-  parts = log_level(
-    x[..., None], rgb_means(x[..., None], means, coefficients), log_scales
-  )
-  return jax.nn.logsumexp(jax.nn.log_softmax(logits) + parts.sum(axis=-2), axis=-1)
-
-
-def rgb_means(x: Array, means: Array, coefficients: Array) -> Array:
-  """Means of the channels given those before: x [..., 3, 1 or K] -> [..., 3, K]."""
-  red, green, _ = jnp.moveaxis(x, -2, 0)
-  c0, c1, c2 = jnp.moveaxis(coefficients, -2, 0)
-  shift = jnp.stack([jnp.zeros_like(c0), c0 * red, c1 * red + c2 * green], axis=-2)
-  return means + shift
-
-
 class Mixture(NamedTuple):
   """A mixture of K logistics over the C channels of a pixel (Section 2.2).
 
@@ -132,6 +101,16 @@ def _mean(p: Mixture, c: int, x: Array) -> Array:
   first = c * (c - 1) // 2
   slopes = p.slopes[..., first : first + c, :]
   return p.means[..., c, :] + jnp.sum(slopes * x[..., :c, None], axis=-2)
+
+
+def component_means(p: Mixture) -> Array:
+  """Means of the channels of each component, f32 [..., C, K]; not of levels."""
+  means = []
+  for c in range(p.means.shape[-2]):
+    first = c * (c - 1) // 2
+    shifts = [p.slopes[..., first + b, :] * mean for b, mean in enumerate(means)]
+    means.append(p.means[..., c, :] + sum(shifts))
+  return jnp.stack(means, axis=-2)
 
 
 def log_pixel(x: Array, p: Mixture) -> Array:

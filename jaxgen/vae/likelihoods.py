@@ -150,23 +150,20 @@ def rgb_logistic_pixels(*, num_mixtures: int = 10) -> Likelihood:
       means, K log scales, K raw coefficients (their tanh counts).
   """
 
-  def parameters(outputs: Array) -> tuple[Array, ...]:
+  def parameters(outputs: Array) -> logistic.Mixture:
     logits, rest = jnp.split(outputs, [num_mixtures], axis=-1)
     rest = rest.reshape(*rest.shape[:-1], 3, 3 * num_mixtures)
     means, log_scales, raw = jnp.split(rest, 3, axis=-1)
-    return logits, means, jnp.maximum(log_scales, MIN_LOG_SCALE), jnp.tanh(raw)
+    floored = jnp.maximum(log_scales, MIN_LOG_SCALE)
+    return logistic.Mixture(logits, means, floored, jnp.tanh(raw))
 
   def log_prob(x: Array, outputs: Array) -> Array:
-    pixels = logistic.rgb_mixture_log_level(x, *parameters(outputs))
-    return pixels.sum(axis=(-2, -1))
+    return logistic.log_pixel(x, parameters(outputs)).sum(axis=(-2, -1))
 
   def mean(outputs: Array) -> Array:
-    logits, means, _, coefficients = parameters(outputs)
-    each = means  # Of a component: red's, then green's given red's, then blue's.
-    for _ in range(2):
-      each = logistic.rgb_means(each, means, coefficients)
-    weights = jax.nn.softmax(logits)[..., None, :]
-    return (weights * each).sum(axis=-1).clip(-1.0, 1.0)
+    p = parameters(outputs)
+    weights = jax.nn.softmax(p.logits)[..., None, :]
+    return (weights * logistic.component_means(p)).sum(axis=-1).clip(-1.0, 1.0)
 
   return Likelihood(
     num_outputs=10 * num_mixtures,
