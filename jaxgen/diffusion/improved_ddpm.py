@@ -29,15 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import bound, samplers
+from jaxgen.diffusion import bound, learned_variance, samplers
 from jaxgen.diffusion.noise_prediction import mean, spread_steps
 from jaxgen.diffusion.process import diffuse, discrete
-from jaxgen.diffusion.samplers import (
-  Levels,
-  large_variance,
-  posterior_mean,
-  small_variance,
-)
+from jaxgen.diffusion.samplers import Levels, posterior_mean
 from jaxgen.diffusion.schedules import even_steps
 from jaxgen.method import (
   Array,
@@ -112,7 +107,6 @@ def improved_ddpm(
   """
   process, num_steps = discrete(betas), len(betas)
   sample_steps = even_steps(num_steps, num_sample_steps or num_steps)
-  smallest = bound.with_decoder(small_variance, process, num_steps)
 
   def init(key: Array, batch: Batch) -> TrainState:
     x = jnp.zeros_like(batch["image"])
@@ -127,11 +121,10 @@ def improved_ddpm(
     outputs: Array, x_t: Array, now: Levels, then: Levels, limit: float = 1.0
   ) -> tuple[Array, Array, Array]:
     """The noise, and mean and variance of p(x_then | x_now) (Eq. 15)."""
-    noise, v = jnp.split(outputs, 2, axis=-1)
+    noise, v = learned_variance.split(outputs)
     clean = jnp.clip((x_t - now.sigma * noise) / now.alpha, -limit, limit)
-    share = 0.5 * (v + 1.0)
-    low, high = jnp.log(smallest(now, then)), jnp.log(large_variance(now, then))
-    variance = jnp.exp(share * high + (1.0 - share) * low)
+    extremes = learned_variance.extremes(process, now, then)
+    variance = learned_variance.variance(v, *extremes)
     return noise, posterior_mean(x_t, clean, now, then), variance
 
   # Training.
