@@ -12,6 +12,10 @@ TINY_DIFFUSION = f"""{TINY}
 dit_overrides = ["--config.warmup_steps=1", "--config.num_timesteps=4"]
 dit_overrides += ["--config.depth=1", "--config.num_sampling_steps=2"]
 """
+TINY_AUTOREGRESSIVE = """
+num_steps = 3
+overrides = ["--config.warmup_steps=1", "--config.num_layers=1", "--config.width=8"]
+"""
 
 
 def read(path):
@@ -75,3 +79,12 @@ def test_diffusion_runs(tmp_path, monkeypatch):
   assert text.count("trained 3 steps") == 2
   assert "dpm_solver_pp_2m     4 calls" in text
   assert num_pictures == 4
+
+
+def test_autoregressive_runs(tmp_path, monkeypatch):
+  name, tiny = "autoregressive", TINY_AUTOREGRESSIVE
+  text, num_pictures = run(name, tiny, tmp_path, monkeypatch)
+  assert text.count("trained 3 steps") == 3
+  assert text.count("\ndef ") >= 4  # The prompt of every text.
+  assert "speed-up:" in text
+  assert num_pictures == 3
