@@ -64,6 +64,23 @@ def test_the_levels_of_an_image_share_all_the_probability(std):
   np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
+def test_outer_levels_have_the_gradients_of_their_tails():
+  """They reach to infinity: its gradient is zero, not NaN."""
+  x = jnp.array([-1.0, 0.2, 1.0])
+  log_p = lambda mean, var: gaussian.log_level(x, mean, var).sum()
+  mean, var = 0.1, 0.25
+  found = jax.grad(log_p, (0, 1))(jnp.float32(mean), jnp.float32(var))
+  step = 1e-6
+  with jax.enable_x64(True):
+    x = jnp.array([-1.0, 1 / 5, 1.0])
+    slope = lambda f, at: (f(at + step) - f(at - step)) / (2 * step)
+    expected = (
+      slope(lambda m: log_p(m, var), mean),
+      slope(lambda v: log_p(mean, v), var),
+    )
+  np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 def test_reparameterised_gradient_is_that_of_the_expectation():
   # E z^2 = mean^2 + var: d/dmean = 2 mean, d/dlog_var = var.
   mean, log_var = jnp.full(200_000, 0.7), jnp.full(200_000, -0.5)

@@ -9,6 +9,8 @@ from jax import Array, random
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
+FAR = 1e10  # Standard deviations that stand for infinitely many.
+
 
 def log_prob(x: Array, mean: Array, log_var: Array) -> Array:
   """log N(x; mean, e^log_var) in nats, summed over the last axis.
@@ -100,7 +102,13 @@ def log_interval(lower: Array, upper: Array, mean: Array, var: Array) -> Array:
     f32 [...] in nats, accurate also far from the mean.
   """
   std = jnp.sqrt(var)
-  upper, lower = (upper - mean) / std, (lower - mean) / std
+
+  def standard(bound: Array) -> Array:  # An infinite one has no gradient, not NaN.
+    inside = jnp.isfinite(bound)
+    z = (jnp.where(inside, bound, 0.0) - mean) / std
+    return jnp.where(inside, z, jnp.sign(bound) * FAR)
+
+  upper, lower = standard(upper), standard(lower)
   # By symmetry in the lower tail, where the difference of two CDFs is accurate.
   is_above = upper + lower > 0
   upper, lower = (
