@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen import parallel, run
+from jaxgen.describe import parameters
 from jaxgen.nn.adm_unet import AdmUNet
 from jaxgen.nn.dit import Block, DiT
 from jaxgen.nn.embed import cosines_first, fourier_embedding
@@ -215,3 +217,23 @@ def test_shapes_that_do_not_fit_are_explained():
     shapes_of(DiT(patch_size=4), x, t)
   with pytest.raises(ValueError, match="num_heads=6, got 380"):
     shapes_of(DiT(width=380), x, t)
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("edm_cifar10", 55_735_299),
+    ("edm_ncsnpp_cifar10", 56_400_643),
+    ("dit_s2", 32_865_056),
+    ("dit_b4", 130_426_496),
+    ("dit_xl2", 674_834_720),
+    ("vdm_cifar10", 30_578_181),
+  ],
+)
+def test_experiments_have_the_published_networks(name, expected):
+  folder = Path(__file__).parents[1] / "experiments" / "diffusion"
+  experiment = run.load_experiment(folder / f"{name}.py")
+  built = experiment.build(experiment.get_config())
+  spec = run.batch_spec(built["train_data"])
+  state = parallel.abstract_state(built["method"].init, spec)
+  assert {k: parameters(v) for k, v in state.params.items()} == {"net": expected}
