@@ -76,7 +76,7 @@ PARITY = {
   "edm/adm": lambda dtype: AdmUNet(**ADM, dtype=dtype),
   "dit/": lambda dtype: DiT(CLASSES, 2, 2, 16, 2, dtype=dtype),
   "vdm/": lambda dtype: VdmUNet(
-    channels=32, num_blocks=1, dropout_rate=0.0, dtype=dtype
+    channels=64, num_blocks=1, dropout_rate=0.0, dtype=dtype
   ),
 }
 

@@ -61,7 +61,7 @@ def main():
     gamma_min=-13.3,
     gamma_max=5.0,
     sm_n_timesteps=0,
-    sm_n_embd=32,
+    sm_n_embd=64,  # more than the 32 groups: a norm of one channel hides the time
     sm_n_layer=1,
     sm_pdrop=0.0,
   )
