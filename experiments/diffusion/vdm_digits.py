@@ -8,7 +8,13 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images of 8 bit
   have 17 of the 256 levels, which the model must find out.
 Published: none for this set.
 Measure: bits_per_dim --metrics=eval
-Ours: not measured yet.
+Ours: 2.106 [1.84, 2.37] bits per dimension of the test set, one random time per image
+  (reconstruction 0.030, latent 0.0025, diffusion 2.074); pixels that are independent,
+  each with its own frequencies of the 17 levels, have 2.363.
+The grid of 64 was looked at: about half read as digits; training was short.
+Hardware: 2 cores of an AMD EPYC, shared with many jobs (load 25). Wall clock: 12 min,
+about 1.5 steps/s.
+Seed 0.
 """
 
 import jax.numpy as jnp
