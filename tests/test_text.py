@@ -89,7 +89,7 @@ def test_compressed_and_wrong_files(file, tmp_path):
     lazy.check()
   with pytest.raises(ValueError, match=r"split='valid': expected one of"):
     windows(file, "valid")
-  with pytest.raises(ValueError, match="21 characters for split='test': .* length=22"):
+  with pytest.raises(ValueError, match="21 tokens: expected at least length=22"):
     windows(file, "test", length=22).check()
   packed.write_bytes(TEXT.encode())
   with pytest.raises(ValueError, match="no text in UTF-8"):
@@ -97,6 +97,28 @@ def test_compressed_and_wrong_files(file, tmp_path):
   file.write_bytes(b"\xff\xfe")
   with pytest.raises(ValueError, match=r"text\.txt: no text in UTF-8"):
     data.characters_of(file)
+
+
+def test_windows_of_a_file_of_tokens(tmp_path):
+  path = tmp_path / "train.bin"
+  tokens = np.arange(65_500, 65_530).astype("<u2")
+  path.write_bytes(tokens.tobytes())
+  source = data.token_file(path, length=5, batch_size=2)
+  batch = next(source(0))["tokens"]
+  assert batch.dtype == np.int32
+  assert source.decode is None
+  for row in batch:
+    np.testing.assert_array_equal(row, row[0] + np.arange(5))
+  held_out = data.token_file(path, length=5, batch_size=7)
+  rows = next(held_out.epoch())["tokens"]
+  np.testing.assert_array_equal(rows[:, 0], 65_500 + 4 * np.arange(7))
+  with pytest.raises(FileNotFoundError, match="no file of tokens 'none.bin'"):
+    data.token_file("none.bin", length=5, batch_size=2).check()
+  with pytest.raises(ValueError, match="30 tokens: expected at least length=31"):
+    data.token_file(path, length=31, batch_size=2).check()
+  path.write_bytes(b"odd")
+  with pytest.raises(ValueError, match="3 bytes are no 16-bit tokens"):
+    data.token_file(path, length=5, batch_size=2).check()
 
 
 def test_tokens_are_saved_as_text(tmp_path):

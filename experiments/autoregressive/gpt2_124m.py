@@ -1,12 +1,15 @@
 """GPT-2, 124 million parameters, as nanoGPT trains it; or from published weights.
 
-  jaxgen train autoregressive/gpt2_124m --workdir=runs/gpt2 --config.path=TOKENS.npz
+  jaxgen train autoregressive/gpt2_124m --workdir=runs/gpt2
   jaxgen describe autoregressive/gpt2_124m
 
-TOKENS.npz holds "tokens", int [N, 1025]: text in GPT-2's byte-pair encoding, cut into
-windows. It has 50,257 tokens, which nanoGPT pads to 50,304, a multiple of 64. To start
-from the weights that OpenAI published (model.safetensors of "gpt2" on Hugging Face):
---config.weights=FILE --config.num_tokens=50257 --config.bias=True.
+train.bin and val.bin, in the current folder or wherever --config.path and
+--config.eval_path say, hold text in GPT-2's byte-pair encoding, 16 bits a token, as
+nanoGPT's data/openwebtext/prepare.py writes it. There are 50,257 tokens, padded to
+50,304, a multiple of 64. To start from the weights that OpenAI published
+(model.safetensors of "gpt2" on Hugging Face): --config.weights=FILE
+--config.num_tokens=50257 --config.bias=True. Samples are tokens: write them to .npz.
+Windows tile the file; nanoGPT's begin anywhere.
 
 Paper: Radford et al., Language Models are Unsupervised Multitask Learners (2019); the
   recipe is nanoGPT's (Karpathy, 2022) for eight GPUs.
@@ -20,7 +23,6 @@ Ours: not measured: needs eight GPUs and the data.
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
-import numpy as np
 import optax
 
 from jaxgen import cli, data
@@ -36,8 +38,8 @@ END_OF_TEXT = 50_256
 def get_config():
   return ConfigDict(
     {
-      "path": "",  # .npz of "tokens"
-      "eval_path": "",  # the same of the validation set; "" for none
+      "path": "train.bin",  # 16-bit tokens
+      "eval_path": "val.bin",  # "" for none
       "weights": "",  # .safetensors; "" to start at random
       "batch_size": 480,  # 12 for each of 5 accumulated steps on 8 GPUs
       "num_steps": 600_000,
@@ -88,13 +90,12 @@ def build(config):
     sampler=Sampler(config.temperature, config.top_k, config.top_p),
     params=load_gpt2_params(config.weights, net) if config.weights else None,
   )
-  shape = (config.batch_size, config.context + 1)
-  windows = lambda path: data.arrays(path, batch_size=config.batch_size)
-  no_data = data.synthetic({"tokens": data.source.zeros(shape, np.int32)})
+  windows = dict(length=config.context + 1, batch_size=config.batch_size)
+  held_out = data.token_file(config.eval_path, **windows)
   return dict(
     method=method,
-    train_data=windows(config.path) if config.path else no_data,
-    eval_data=windows(config.eval_path) if config.eval_path else None,
+    train_data=data.token_file(config.path, **windows),
+    eval_data=held_out if config.eval_path else None,
     num_steps=config.num_steps,
     every=Every(log=100, eval=1_000, sample=10_000, save=2_000),
     num_samples=4,

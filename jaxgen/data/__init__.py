@@ -10,7 +10,7 @@ from jaxgen.data.audio import spoken_digits
 from jaxgen.data.folder import image_folder, read_images
 from jaxgen.data.source import Source
 from jaxgen.data.stacked import stacked_mnist
-from jaxgen.data.text import Alphabet, characters_of, text
+from jaxgen.data.text import Alphabet, characters_of, text, token_file
 from jaxgen.data.tfds import tfds_images
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
   "synthetic",
   "text",
   "tfds_images",
+  "token_file",
 ]

@@ -88,41 +88,28 @@ def characters_of(path: str | os.PathLike) -> str:
   return "".join(sorted(set(read_text(path))))
 
 
-class TextExamples(Examples):
-  """Windows of the characters of a file; see `text`."""
+class Windows(Examples):
+  """Windows of a sequence of tokens; see `text` and `token_file`."""
 
   gathers = True
 
-  def __init__(
-    self, path: str | os.PathLike, alphabet: Alphabet, length: int, split: str
-  ) -> None:
-    if split not in SPLITS:
-      raise ValueError(f"split={split!r}: expected one of {SPLITS}")
+  def __init__(self, path: str | os.PathLike, length: int, stride: int) -> None:
     if length < 2:
       raise ValueError(f"length={length}: expected >= 2")
     self.name = os.path.expanduser(os.fspath(path))
     self.spec = {"tokens": zeros((length,), np.int32)}
-    self.decode = alphabet.decode
-    self._alphabet = alphabet
     self._length = length
-    self._split = split
-    self._stride = length - 1 if split == "test" else 1
+    self._stride = stride
+
+  def _read_tokens(self) -> np.ndarray:
+    raise NotImplementedError
 
   @functools.cached_property
   def _tokens(self) -> np.ndarray:
-    try:
-      tokens = self._alphabet.encode(read_text(self.name))
-    except ValueError as error:
-      if self.name in str(error):
-        raise
-      raise ValueError(f"{self.name}: {error}") from error
-    boundary = int(0.9 * len(tokens))
-    parts = {"train": tokens[:boundary], "test": tokens[boundary:], "all": tokens}
-    tokens = parts[self._split]
+    tokens = self._read_tokens()
     if len(tokens) < self._length:
       raise ValueError(
-        f"{self.name}: {len(tokens)} characters for split={self._split!r}: expected at "
-        f"least length={self._length}"
+        f"{self.name}: {len(tokens)} tokens: expected at least length={self._length}"
       )
     return tokens
 
@@ -133,8 +120,48 @@ class TextExamples(Examples):
     return (len(self._tokens) - self._length) // self._stride + 1
 
   def read(self, indices: np.ndarray) -> Batch:
-    offsets = np.arange(self._length)
-    return {"tokens": self._tokens[indices[:, None] * self._stride + offsets]}
+    positions = indices[:, None] * self._stride + np.arange(self._length)
+    return {"tokens": self._tokens[positions].astype(np.int32, copy=False)}
+
+
+class TextExamples(Windows):
+  """Windows of the characters of a file; see `text`."""
+
+  def __init__(
+    self, path: str | os.PathLike, alphabet: Alphabet, length: int, split: str
+  ) -> None:
+    if split not in SPLITS:
+      raise ValueError(f"split={split!r}: expected one of {SPLITS}")
+    super().__init__(path, length, length - 1 if split == "test" else 1)
+    self.decode = alphabet.decode
+    self._alphabet = alphabet
+    self._split = split
+
+  def _read_tokens(self) -> np.ndarray:
+    content = read_text(self.name)
+    try:
+      tokens = self._alphabet.encode(content)
+    except ValueError as error:
+      raise ValueError(f"{self.name}: {error}") from error
+    boundary = int(0.9 * len(tokens))
+    parts = {"train": tokens[:boundary], "test": tokens[boundary:], "all": tokens}
+    return parts[self._split]
+
+
+class TokenFileExamples(Windows):
+  """Windows of a file of 16-bit tokens; see `token_file`."""
+
+  def __getstate__(self) -> dict:
+    return {k: v for k, v in self.__dict__.items() if k != "_tokens"}  # mapped again
+
+  def _read_tokens(self) -> np.ndarray:
+    if not os.path.isfile(self.name):
+      raise FileNotFoundError(f"no file of tokens {self.name!r}")
+    if os.path.getsize(self.name) % 2 or not os.path.getsize(self.name):
+      raise ValueError(
+        f"{self.name}: {os.path.getsize(self.name)} bytes are no 16-bit tokens"
+      )
+    return np.memmap(self.name, np.uint16, "r")
 
 
 def text(
@@ -172,3 +199,32 @@ def text(
   """
   examples = TextExamples(path, Alphabet("".join(alphabet)), length, split)
   return Source(examples, batch_size, seed)
+
+
+def token_file(
+  path: str | os.PathLike,
+  *,
+  length: int,
+  batch_size: int,
+  seed: int = 0,
+) -> Source:
+  """Windows of a file of tokens, 16 bits each, little-endian, and nothing else.
+
+  So nanoGPT's `prepare.py` writes train.bin and val.bin. The file is read where it is
+  needed, never as a whole. Windows tile it as those of the test set of `text` do, since
+  the order of a window from every position of a large file would not fit in memory.
+
+  Args:
+    path: The file; opened on first use.
+    length: Tokens of a window.
+    batch_size: Rows of the global batch.
+    seed: Of the order.
+
+  Returns:
+    Batches of "tokens", int32 [B, length] in 0..65535.
+
+  Raises:
+    FileNotFoundError: There is no such file (on first use).
+    ValueError: It has an odd number of bytes, or too few of them (on first use).
+  """
+  return Source(TokenFileExamples(path, length, length - 1), batch_size, seed)
