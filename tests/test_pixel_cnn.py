@@ -33,14 +33,16 @@ def moved(params, scale=0.5):
 def made(kind):
   """(method, network, state, batch)."""
   family, shape = KINDS[kind]
-  net = Network(width=12, num_layers=3, first_size=5, size=3, head_width=48, **shape)
   has_label = "num_classes" in shape
+  # Wide enough for colours that not all units of a group are dead.
+  width, scale = (36, 0.3) if has_label else (12, 0.5)
+  net = Network(width=width, num_layers=3, first_size=5, size=3, head_width=48, **shape)
   method = pixel_cnn(net, tx=optax.adam(1e-2), pixels=family, is_conditional=has_label)
   batch = {"image": jnp.zeros((6, 4, 4, net.channels))}
   if has_label:
     batch["label"] = jnp.arange(6) % 3
   state = jax.jit(method.init)(KEY, batch)
-  return method, net, state.replace(params=moved(state.params)), batch
+  return method, net, state.replace(params=moved(state.params, scale)), batch
 
 
 @both
@@ -81,7 +83,7 @@ def test_frequencies_of_samples_are_probabilities():
   p = np.exp(method.tools["log_prob"](state, every, KEY)["log_prob"])
   found = np.bincount(index, minlength=16) / 8192
   np.testing.assert_allclose(found, p, atol=4 * 0.5 / np.sqrt(8192))
-  assert p.max() < 0.9
+  assert p.max() < 0.95
 
 
 @both
