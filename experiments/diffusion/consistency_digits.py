@@ -36,7 +36,7 @@ def get_config():
       # A workdir of flow_matching_digits; "" trains without a teacher.
       "teacher": "runs/diffusion/flow_matching_digits/seed_0",
       "batch_size": 64,
-      "num_steps": 4_000,
+      "num_steps": 2_000,
       "lr": 1e-3,
       "clip_norm": 1.0,
       "num_levels": 18,  # Table 3, for CIFAR-10
@@ -92,7 +92,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=1_000, sample=2_000, save=1_000),
+    every=Every(log=100, eval=1_000, sample=1_000, save=500),
     num_samples=64,
   )
 

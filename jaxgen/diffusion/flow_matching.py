@@ -14,6 +14,8 @@ Two papers pair noise with images before the same regression (`couple`):
     https://arxiv.org/abs/2209.03003. Noise with what a trained flow makes of it; stage
     one of rectified flow is flow matching without pairing.
 
+Numbers of equations, algorithms, sections and tables are from memory.
+
 Where this differs from the papers:
   - Time: data at t = 0, noise at t = 1, as in the rest of this family. (Papers: the
     reverse. The velocity has the other sign.)

@@ -2,8 +2,9 @@
 
 dx_t / dt = v(x_t, t) takes the data to the prior, and along it the log-density falls by
 tr(dv / dx) (Song et al., 2021, arXiv 2011.13456, Appendix D.2; Lipman et al., 2023,
-arXiv 2210.02747, Appendix C). The trace is Hutchinson's estimate with one draw of signs
-for each example, which is unbiased, or exact. The solver adapts its steps.
+arXiv 2210.02747, Appendix C; both from memory). The trace is Hutchinson's estimate with
+one draw of signs for each example, which is unbiased, or exact. The solver adapts its
+steps.
 
 Images of n levels are x = 2 (level + u) / n - 1 with u uniform in [0, 1): the bits are
 then a bound on those of the levels, on average (see `ops.dequantize`).

@@ -11,6 +11,8 @@ Each round is a phase of `fit`, with half the number of steps:
 The process is alpha = cos(pi t / 2), the network predicts v = alpha noise - sigma x
 (Appendix D), the loss is the error of x weighted by max(SNR, 1) (Section 4).
 
+Numbers of equations, algorithms, sections and tables are from memory.
+
 Where this differs from the paper:
   - The teacher is the average of the parameters, as is the first student; the paper's
     Algorithm 2 says its parameters.

@@ -8,6 +8,8 @@ likelihood weighting is that of Yang Song, Conor Durkan, Iain Murray, Stefano Er
 "Maximum Likelihood Training of Score-Based Diffusion Models" (2021),
 https://arxiv.org/abs/2101.09258.
 
+Numbers of equations, algorithms, sections and tables are from memory.
+
 Where this differs from the paper and the authors' code:
   - The network predicts the noise, for all processes: score = -noise / sigma. With
     weight sigma^2 it is the same loss. (Code: -noise, divided by sigma or not.)
