@@ -11,6 +11,7 @@ released models; `jaxgen.ops.kmeans` makes palettes.
 Where this differs:
   - The BERT objective, linear probes and fine-tuning are left out: this is the
     generative model.
+  - Weights start as GPT-2's do, those of the head too, which start at zero in theirs.
   - Nothing is dropped unless the network says so, and every colour of a palette counts
     alike, however near to another.
 """

@@ -30,7 +30,7 @@ from jax.scipy.special import ndtri
 import numpy as np
 import optax
 
-from jaxgen.diffusion import process, samplers, schedules
+from jaxgen.diffusion import editing, process, samplers, schedules
 from jaxgen.diffusion.guidance import drop_labels, guided
 from jaxgen.method import (
   Array,
@@ -101,6 +101,7 @@ def edm(
   `sample` takes 18 steps of Heun's method. Tools, on batch["image"]:
     stochastic: The same with noise added before every step, with the numbers that the
       paper has for ImageNet-64 (Table 5): {"samples": as `sample`}.
+    inpaint, img2img, colourise: See `editing.tools`.
 
   Args:
     net: F. (x f32 [B, H, W, C], noise f32 [B], label i32 [B] or None, augment f32
@@ -193,19 +194,21 @@ def edm(
 
   # Sampling.
 
+  def denoiser(state: TrainState, batch: Batch) -> process.Denoiser:
+    params, label = state.params["net"], label_of(batch)
+    if conditional:
+      return guided(lambda *args: denoise(params, *args), label, guidance)
+    return lambda x, sigma: denoise(params, x, jnp.full(len(x), sigma), None)
+
   def sample_with(sampler: Callable) -> Callable:
     def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
       prior_key, steps_key = random.split(key)
-      params, label = state.params["net"], label_of(batch)
       x = samplers.prior(PROCESS, prior_key, batch["image"], levels[0])
-      if conditional:
-        predict = guided(lambda *args: denoise(params, *args), label, guidance)
-      else:
-        predict = lambda x, sigma: denoise(params, x, jnp.full(len(x), sigma), None)
-      found = sampler(predict, PROCESS, x, levels, steps_key)
+      found = sampler(denoiser(state, batch), PROCESS, x, levels, steps_key)
       return {"samples": jnp.clip(found.x, -1.0, 1.0)}
 
     return sample
 
   tools = {"stochastic": sample_with(samplers.stochastic_heun)}
+  tools |= editing.tools(denoiser, PROCESS, levels, sampler=samplers.heun)
   return Method(init, train_step, eval_step, sample_with(samplers.heun), tools)
