@@ -40,13 +40,13 @@ def get_config():
     {
       "stage_one": "runs/autoregressive/dalle_dvae_digits/seed_0",
       "batch_size": 64,
-      "num_steps": 1_500,  # 64 epochs
+      "num_steps": 1_000,  # 43 epochs
       "lr": 2e-3,
       "warmup_steps": 100,
       "num_layers": 2,
       "num_heads": 4,
       "width": 64,
-      "dropout": 0.2,
+      "dropout": 0.1,
       "image_weight": 7 / 8,  # from memory of Section 2.2
       "temperature": 1.0,
       "top_k": 0,
@@ -96,7 +96,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=500, sample=500, save=500),
+    every=Every(log=100, eval=500, sample=1_000, save=250),
     num_samples=100,
   )
 
