@@ -17,7 +17,7 @@ Ours: Frechet distance 51.2 [42.0, 60.4]; the 297 test images, which are few: 58
   Label accuracy 0.989: of 1,000 samples a classifier sees 98.9 % as the digit that was
   asked for; all 10 classes, label entropy 2.301 nats (at most 2.303), precision 0.76,
   recall 0.75, no copies. bits_per_token, a bound, 2.152 [2.088, 2.217] on the test set.
-  Distance to the nearest training image 2.84, of the test set 2.34: samples are noisier.
+  Distance to the nearest training image 2.84, of the test set 2.34: they are noisier.
 The grid of 100 samples was looked at: nearly all read as the digit asked for, with
 single pixels too dark or too light, most of all among the 8s and 9s.
 Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 24). Wall clock: 8 min of
