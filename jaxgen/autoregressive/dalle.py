@@ -28,6 +28,7 @@ import optax
 
 from jaxgen.autoregressive.decoding import FROM_MODEL, Sampler, generate, recompute
 from jaxgen.autoregressive.tokenizers import Tokenizer
+from jaxgen.losses import categorical
 from jaxgen.method import (
   Array,
   Batch,
@@ -124,8 +125,8 @@ def dalle(
     rngs = {"dropout": key} if train else {}
     logits = net.apply({"params": params}, tokens[:, :-1], train=train, rngs=rngs)
     positions = jnp.arange(logits.shape[1])[None, :, None]
-    log_probs = jax.nn.log_softmax(of_its_kind(logits, positions, num_text), axis=-1)
-    found = -jnp.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
+    logits = of_its_kind(logits, positions, num_text)
+    found = -categorical.log_prob(tokens[:, 1:], logits)
     return found[:, :num_text].mean(axis=1), found[:, num_text:].mean(axis=1)
 
   def init(key: Array, batch: Batch) -> TrainState:

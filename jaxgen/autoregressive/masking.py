@@ -6,6 +6,7 @@ import jax
 from jax import random
 import jax.numpy as jnp
 
+from jaxgen.losses import categorical
 from jaxgen.method import Array, per_example
 
 # Share of time gone by, f32 [...] in [0, 1] -> share of tokens hidden, from 1 to 0.
@@ -108,11 +109,10 @@ def fill_in(
     tokens, hidden = carry
     draw_key, keep_key = random.split(random.fold_in(key, step))
     logits = predict(jnp.where(hidden, mask_token, tokens))
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
     noise = per_example(random.gumbel(draw_key, logits.shape))
-    drawn = jnp.argmax(log_probs + noise, axis=-1).astype(tokens.dtype)
+    drawn = jnp.argmax(logits + noise, axis=-1).astype(tokens.dtype)
     tokens = jnp.where(hidden, drawn, tokens)
-    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    chosen = categorical.log_prob(tokens, logits)
     noise = per_example(random.gumbel(keep_key, tokens.shape))
     cooled = temperature * (1.0 - (step + 1) / num_steps)
     confidence = jnp.where(hidden, chosen + cooled * noise, jnp.inf)
