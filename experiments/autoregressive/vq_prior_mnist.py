@@ -13,7 +13,16 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, as codes.
 Published: none for this data and size.
 Measure: frechet --metrics=frechet,prdc,labels,eval --features=classifier
   --num_samples=2000
-Ours: not measured.
+Ours: Frechet distance 50.7 [47.3, 54.0], of the test set 2.9; label accuracy 0.755: of
+  2,000 samples a classifier sees 75.5 % as the digit asked for; all 10 classes, label
+  entropy 2.296 nats, precision 0.83, recall 0.86. nats_per_token 2.027 [2.020, 2.035] on
+  the test set; by the frequencies alone, which is all that vae/vq_vae_mnist knows, a
+  code takes 4.58, and uniformly 4.85.
+The grid of 100 samples was looked at: most are digits of their label, with gaps in thin
+strokes (the first stage's); some are of another, most often among 8, 9 and 4.
+One pass over the data is short, and the loss was still falling.
+Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 24). Wall clock: 8 min of
+training, at 2.0 steps/s, and 2.5 min for the scores with their classifier. Seed 0.
 """
 
 from ml_collections import ConfigDict
