@@ -40,7 +40,7 @@ def get_config():
     {
       "stage_one": "runs/autoregressive/dalle_dvae_digits/seed_0",
       "batch_size": 64,
-      "num_steps": 1_000,  # 43 epochs
+      "num_steps": 800,  # 34 epochs
       "lr": 2e-3,
       "warmup_steps": 100,
       "num_layers": 2,
@@ -96,7 +96,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=500, sample=1_000, save=250),
+    every=Every(log=100, eval=400, sample=800, save=200),
     num_samples=100,
   )
 

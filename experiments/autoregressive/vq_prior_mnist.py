@@ -15,8 +15,8 @@ Measure: frechet --metrics=frechet,prdc,labels,eval --features=classifier
   --num_samples=2000
 Ours: Frechet distance 50.7 [47.3, 54.0], of the test set 2.9; label accuracy 0.755: of
   2,000 samples a classifier sees 75.5 % as the digit asked for; all 10 classes, label
-  entropy 2.296 nats, precision 0.83, recall 0.86. nats_per_token 2.027 [2.020, 2.035] on
-  the test set; by the frequencies alone, which is all that vae/vq_vae_mnist knows, a
+  entropy 2.296 nats, precision 0.83, recall 0.86. nats_per_token 2.027 [2.020, 2.035]
+  of the test set; by the frequencies alone, which is all that vae/vq_vae_mnist knows, a
   code takes 4.58, and uniformly 4.85.
 The grid of 100 samples was looked at: most are digits of their label, with gaps in thin
 strokes (the first stage's); some are of another, most often among 8, 9 and 4.
