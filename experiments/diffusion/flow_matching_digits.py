@@ -25,7 +25,7 @@ Pairs by optimal transport and reflow: not measured.
 a few dark grey pixels in the background.
 Needs the extra `ode` of jaxgen (diffrax) for the likelihood.
 Hardware: 2 cores of an AMD EPYC, shared with about 25 other processes. Wall clock: 41
-min there; 7 to 9 steps/s, or 8 min, where few ran beside it. Seed 0.
+min there, of 1 to 9 steps/s. Seed 0.
 """
 
 import jax
