@@ -14,7 +14,15 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, their l
 Published: none for this set.
 Measure: label_accuracy --metrics=frechet,prdc,labels,memorisation,eval
   --features=classifier --num_samples=1000
-Ours: not measured.
+Ours: label accuracy 0.886: of 1,000 samples a classifier sees 88.6 % as the digit that
+  was named; all 10 classes, label entropy 2.300 nats. Frechet distance 64.3 [55.3,
+  73.2]; the 297 test images, which are few: 58.4. Precision 0.77, recall 0.78, no
+  copies. bits_per_token of images 1.738 [1.677, 1.799], for 16 tokens.
+  text_nats_per_token 0.2893 for 8 letters: 2.31 nats for a caption, of log 10 = 2.303.
+The grid of 100 samples was looked at: most read as the digit that was named; some 1s,
+4s and 8s do not, and all have the blocks of 2x2 pixels of the first stage.
+Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 8). Wall clock: 1.3 min
+of training, at 9 steps/s, and half a minute for the scores. Seed 0.
 """
 
 import jax.numpy as jnp

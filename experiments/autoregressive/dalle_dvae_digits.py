@@ -9,7 +9,11 @@ Paper: Ramesh et al., Zero-Shot Text-to-Image Generation (2021), arXiv 2102.1209
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: mse --metrics=eval
-Ours: not measured.
+Ours: test mse 0.0798 [0.0761, 0.0835] of pixels in [-1, 1], from 16 tokens of 6 bits;
+  kl 61.0 nats per image, of at most 16 log 64 = 66.5. (With a weight of 1.0 for it and
+  800 steps: mse 0.1084, kl 21.4.)
+Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 7). Wall clock: 1 min of
+training, at 20 steps/s. Seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -25,12 +29,12 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 64,
-      "num_steps": 800,  # 34 epochs
+      "num_steps": 1_200,  # 51 epochs
       "lr": 3e-3,
       "temperature": 1.0,
       "last_temperature": 1 / 16,  # Section 2.1
-      "temperature_steps": 700,
-      "kl_weight": 1.0,  # 6.6 in the paper, at 192 values to a token; here 4
+      "temperature_steps": 1_000,
+      "kl_weight": 0.1,  # 6.6 in the paper, for 192 values to a token; here 4
       "kl_steps": 200,
       "ema_decay": 0.99,
       "num_tokens": 64,
@@ -61,7 +65,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=400, sample=800, save=200),
+    every=Every(log=100, eval=400, sample=1_200, save=200),
     num_samples=100,
   )
 
