@@ -21,8 +21,8 @@ Ours: label accuracy 0.886: of 1,000 samples a classifier sees 88.6 % as the dig
   text_nats_per_token 0.2893 for 8 letters: 2.31 nats for a caption, of log 10 = 2.303.
 The grid of 100 samples was looked at: most read as the digit that was named; some 1s,
 4s and 8s do not, and all have the blocks of 2x2 pixels of the first stage.
-Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 8). Wall clock: 1.3 min
-of training, at 9 steps/s, and half a minute for the scores. Seed 0.
+Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 8). Wall clock: 2.7 min
+of training with compiling, and half a minute for the scores. Seed 0.
 """
 
 import jax.numpy as jnp
