@@ -12,6 +12,8 @@ Measure: mse --metrics=eval
 Ours: test mse 0.0798 [0.0761, 0.0835] of pixels in [-1, 1], from 16 tokens of 6 bits;
   kl 61.0 nats per image, of at most 16 log 64 = 66.5. (With a weight of 1.0 for it and
   800 steps: mse 0.1084, kl 21.4.)
+The reconstructions of 32 images were looked at: nearly every digit reads as before,
+with blocks of 2x2 pixels in place of finer shades.
 Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 7). Wall clock: 1 min of
 training, at 20 steps/s. Seed 0.
 """
