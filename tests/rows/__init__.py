@@ -24,6 +24,9 @@ class Row(NamedTuple):
     metric: What must fall on one fixed batch.
     passes: The most passes with gradients that a network is in: each is reduced on
       its own.
+    has_products: Whether parameters are factors of a product (the L and U of a 1x1
+      convolution, a direction and its length): gradients of both are reduced as one.
+    atol: Of the states on several devices against that on one.
     spec: The batches, of 8 examples: zero-memory arrays. Integers are 0 or 1.
     samples: The entry of `spec` that samples look like: f32 in [-1, 1] of its shape,
       or int32 tokens.
@@ -33,6 +36,8 @@ class Row(NamedTuple):
   make: Callable
   metric: str
   passes: int = 1
+  has_products: bool = False
+  atol: float = 2e-5
   spec: Mapping[str, np.ndarray] = IMAGES
   samples: str = "image"
   num_tokens: int | None = None

@@ -124,7 +124,7 @@ def make_dalle():
 ROWS = {
   "autoregressive/linear_ar": Row(make_linear_ar, "change"),
   "autoregressive/pixel_cnn": Row(make_pixel_cnn, "loss"),
-  "autoregressive/pixel_cnn_pp": Row(make_pixel_cnn_pp, "loss"),
+  "autoregressive/pixel_cnn_pp": Row(make_pixel_cnn_pp, "loss", has_products=True),
   "autoregressive/pixel_rnn (rows)": Row(
     functools.partial(make_pixel_rnn, RowLSTM), "loss"
   ),

@@ -55,7 +55,7 @@ ROWS = {
   "flow/glow": Row(make_glow, "loss"),
   "flow/nice (variational noise)": Row(make_variational, "loss"),
   "flow/maf": Row(make_maf, "loss"),
-  "flow/neural_spline": Row(make_neural_spline, "loss"),
+  "flow/neural_spline": Row(make_neural_spline, "loss", has_products=True),
   "flow/ffjord": Row(make_ffjord, "loss"),
   "flow/residual_flow": Row(make_residual_flow, "loss"),
 }
