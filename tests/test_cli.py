@@ -162,7 +162,7 @@ def test_sample_errors(workdir, tmp_path, capsys):
   assert "the batches have no label" in fails(
     capsys, "sample", folder, out, "--label=3"
   )
-  assert "expected a name in .png, .gif, .txt or .npz" in fails(
+  assert "expected a name in .png, .gif, .wav, .txt or .npz" in fails(
     capsys, "sample", folder, f"--out={tmp_path}/x.bmp"
   )
   assert "no image, folder or .npz" in fails(

@@ -52,6 +52,7 @@ def test_the_decoder_is_causal_given_z():
 
 def test_the_elbo_is_below_the_likelihood_by_the_divergence_of_the_posterior():
   """log p(x) = E elbo + KL(q(z|x) || p(z|x)), both by quadrature over z."""
+  state()  # Made outside of what is traced below.
   tokens = jnp.asarray(all_sequences(3, 2))[:4]
   grid = jnp.linspace(-6, 6, 601)
   log_step = jnp.log(grid[1] - grid[0])
