@@ -77,7 +77,7 @@ def test_a_smooth_image_is_moved_as_a_function_is():
   wave = lambda x, y: np.cos(0.25 * x - 0.15 * y + 0.3)[None, :, :, None]
   angle, scale, shift = 0.4, 1.25, (1.3, -0.6)
   one = lambda value: np.float32([value])
-  inverse = augment._product(
+  inverse = augment.product(
     augment.rotation(one(angle)),
     augment.scaling(one(scale), one(1 / scale)),
     augment.translation(one(shift[0]), one(shift[1])),
