@@ -10,9 +10,13 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits,
 Published: none for this set.
 Measure: bits_per_dim --metrics=nll,frechet,prdc,labels,memorisation
   --features=classifier --num_samples=1000
-Ours: not measured.
+Ours: 1.967 bits/dim of 4 [1.935, 1.999] over the 297 test images, 80 calls of the
+  network for each (flow_matching_digits: 1.925); frechet 10.6 [5.4, 15.7] of 1,000
+  samples (297 test images: 58.4), precision 0.89, recall 0.98, no copies.
+The grid of 64 was looked at: nearly every sample reads as a digit; some have a speck of
+noise in the background.
 Needs the extra `ode` of jaxgen (diffrax) for the likelihood.
-Hardware: 2 cores of an AMD EPYC, shared. Wall clock: not measured.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 3.1 min. Seed 0.
 """
 
 import functools
