@@ -8,11 +8,12 @@ Paper: Nichol, Dhariwal, Improved Denoising Diffusion Probabilistic Models (2021
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: bits_per_dim --metrics=nll,eval
-Ours: not measured to the end. Stopped early, the estimate of the bound on the test set
-was 5.10 bits per dimension after 600 steps (the averaged weights are then still half
-the initial ones), and falling. Images have 17 of the 256 levels.
-Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: not measured.
-Seed 0.
+Ours: 4.199 bits per dimension [4.151, 4.246], an upper bound over the 297 test images
+  (rate 3.03, distortion 1.17); images have 17 of the 256 levels.
+"vlb" of the results is an estimate from one step per image: most of the bound is in a
+few steps, which 297 images hardly meet, so that its interval is too narrow.
+The grid of 64 was looked at: nearly every sample reads as a digit.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 2.8 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
