@@ -7,7 +7,10 @@ Paper: Salimans, Karpathy, Chen & Kingma, PixelCNN++ (2017), arXiv 1701.05517.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images of 8x8.
 Published: none for these data.
 Measure: bits_per_dim --metrics=eval
-Ours: not measured.
+Ours: 3.439 bits/dim [3.387, 3.492] of 256 levels, exact, over the 297 test images,
+  which have 17 of these levels (Improved DDPM's bound: 4.199).
+The grid of 64 was looked at: about three in four read as digits.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 1.2 min. Seed 0.
 """
 
 from ml_collections import ConfigDict

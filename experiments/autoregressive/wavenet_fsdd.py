@@ -13,8 +13,13 @@ Dataset: Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-data
   is an .npz as `jaxgen.data.spoken_digits` describes.
 Published: none for these data.
 Measure: bits_per_sample --metrics=eval
-Ours: not measured. A step takes about 0.5 s of processor time (2 cores of an AMD EPYC).
-The baseline, linear_ar_fsdd, has 7.346 bits per sample of the same levels.
+Ours: 4.582 bits per sample [4.462, 4.702] over the 300 test recordings; the baseline,
+  linear_ar_fsdd, has 7.346 bits per sample of the same levels.
+Samples after 600 steps (1.8 epochs) are bursts of low noise and silence (wave forms and
+spectrograms were looked at): no voice yet, which wants far longer training.
+Drawing one second (the last command): 0.063 s with queues, 12.1 s without, 193 times as
+fast, the same values.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 4.3 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
