@@ -15,8 +15,8 @@ Dataset: tiny Shakespeare, the first 90 % of the characters to train.
 Published: validation loss 1.88 nats per character, on 20 random batches (README).
 Measure: nats_per_token (published 1.88) --metrics=eval
 Ours: 1.909 nats per character [1.893, 1.925] on the whole validation split, over two
-  seeds (1.910, 1.908): short of 1.88, of which 20 random batches do not fix the second
-  decimal. At steps 500, 1,000, 1,500 of seed 0: 2.298, 2.073, 1.966.
+  seeds (1.910, 1.908): short of 1.88, and why is not known. At steps 500, 1,000, 1,500
+  of seed 0: 2.298, 2.073, 1.966.
 Hardware: 2 cores of an AMD EPYC; seed 0 beside some thirty other processes, seed 1 on
   one core in 4.8 min. `jaxgen bench` with --sample and --num=4 on the busy machine:
   sampling 64 characters with the cache is 7.9 times as fast as without.
