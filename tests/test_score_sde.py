@@ -14,8 +14,9 @@ import pytest
 from scipy import stats
 
 from jaxgen import parallel
-from jaxgen.diffusion import continuous, likelihood, samplers
+from jaxgen.diffusion import likelihood, samplers
 from jaxgen.diffusion import score_sde as paper
+from jaxgen.diffusion.noise_prediction import spread
 from jaxgen.diffusion.process import sub_vp, ve, vp_linear
 from jaxgen.diffusion.score_sde import score_sde
 from jaxgen.method import TrainState
@@ -77,7 +78,7 @@ def test_loss_at_the_exact_score(name, weighted):
   method, state = known(name, weight=weight)
   key = random.key(0)
   loss = jax.jit(method.eval_step)(state, {"image": images(2048)}, key)["loss"]
-  share = continuous.spread(random.split(key)[0], 2048)
+  share = spread(*random.split(random.split(key)[0]), 2048)
   t = paper.FIRST_TIME + (1 - paper.FIRST_TIME) * share
   signal, sigma = process.alpha(t) * STD, process.sigma(t)
   expected = np.asarray(signal**2 / (signal**2 + sigma**2))  # Var[noise | x_t]

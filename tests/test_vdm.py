@@ -12,7 +12,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxgen.diffusion.learned_schedule import END_POINTS, Network, levels_of
+from jaxgen.diffusion.learned_schedule import END_POINTS, Network, levels_of, process_of
 from jaxgen.diffusion.vdm import centres, log_levels, quantised, vdm
 from jaxgen.nn.vdm_unet import LinearSchedule, MonotoneSchedule
 
@@ -212,3 +212,9 @@ def test_samples_of_the_exact_denoiser_are_gaussian():
 def test_no_steps_are_refused():
   with pytest.raises(ValueError, match="num_steps must be None or at least 1, got 0"):
     made(LinearSchedule(), num_steps=0)
+
+
+def test_time_inverts_the_noise_level():
+  found = process_of(lambda t: -5.0 + 9.0 * t + jnp.sin(t))
+  t = jnp.linspace(0.0, 1.0, 11)
+  np.testing.assert_allclose(found.time(found.sigma(t) / found.alpha(t)), t, atol=1e-5)

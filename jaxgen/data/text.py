@@ -1,5 +1,6 @@
 """Windows of characters of a text file."""
 
+import abc
 from collections.abc import Sequence
 import functools
 import gzip
@@ -101,8 +102,9 @@ class Windows(Examples):
     self._length = length
     self._stride = stride
 
+  @abc.abstractmethod
   def _read_tokens(self) -> np.ndarray:
-    raise NotImplementedError
+    """All tokens of the file, integers [N]."""
 
   @functools.cached_property
   def _tokens(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion.noise_prediction import mean
+from jaxgen.diffusion.noise_prediction import mean, spread
 from jaxgen.diffusion.process import Prediction, Process, diffuse
 from jaxgen.method import (
   Array,
@@ -108,7 +108,7 @@ def training(
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
     image = batch["image"]
     t_key, noise_key = random.split(key)
-    share = spread(t_key, len(image))
+    share = spread(*random.split(t_key), len(image))
     return {"loss": losses(state.params["net"], image, share, noise_key, None)}
 
   def predict(params: PyTree, x_t: Array, t: Array) -> Array:
@@ -116,13 +116,3 @@ def training(
     return net.apply({"params": params}, x_t, told, train=False)
 
   return Training(init, train_step, eval_step, predict)
-
-
-def spread(key: Array, num: int) -> Array:
-  """f32 [num] in [0, 1), one in each of `num` equal strata, shuffled.
-
-  Of the variance of independent ones, little is left.
-  """
-  offset_key, order_key = random.split(key)
-  strata = random.permutation(order_key, jnp.arange(num))
-  return (strata + random.uniform(offset_key)) / num

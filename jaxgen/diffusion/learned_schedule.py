@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxgen.diffusion.process import Process
 
+NUM_HALVINGS = 24  # of [0, 1]: what float32 resolves
 END_POINTS = ("start", "slope")  # of a schedule, by the names of its parameters
 
 
@@ -74,11 +75,20 @@ def levels_of(
 def process_of(gamma: Callable[[Array], Array]) -> Process:
   """The variance-preserving process of a schedule, t in [0, 1].
 
-  There is noise at t = 0 too, and nothing that inverts `gamma`.
+  There is noise at t = 0 too. `time` is found by bisection.
   """
 
   def time(level: Array) -> Array:
-    raise NotImplementedError("a learned schedule has no inverse")
+    goal = 2.0 * jnp.log(level)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+      low, high = ends
+      middle = 0.5 * (low + high)
+      is_below = gamma(middle) < goal
+      return jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)
+
+    ends = jnp.zeros_like(goal), jnp.ones_like(goal)
+    return jax.lax.fori_loop(0, NUM_HALVINGS, halve, ends)[0]
 
   return Process(
     alpha=lambda t: jnp.sqrt(nn.sigmoid(-gamma(t))),

@@ -118,8 +118,14 @@ def spread_steps(t_key: Array, order_key: Array, num: int, num_steps: int) -> Ar
 
   Of the variance of independent ones, little is left.
   """
-  strata = random.permutation(order_key, jnp.arange(num)) + random.uniform(t_key)
-  return jnp.minimum((strata * num_steps / num).astype(jnp.int32), num_steps - 1)
+  steps = spread(t_key, order_key, num) * num_steps
+  return jnp.minimum(steps.astype(jnp.int32), num_steps - 1)
+
+
+def spread(offset_key: Array, order_key: Array, num: int) -> Array:
+  """f32 [num] in [0, 1), one in each of `num` equal strata, shuffled."""
+  strata = random.permutation(order_key, jnp.arange(num))
+  return (strata + random.uniform(offset_key)) / num
 
 
 def mean(x: Array) -> Array:

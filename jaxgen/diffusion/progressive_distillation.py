@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.diffusion import continuous, samplers, schedules
-from jaxgen.diffusion.noise_prediction import mean
+from jaxgen.diffusion.noise_prediction import mean, spread
 from jaxgen.diffusion.process import (
   Denoiser,
   Process,
@@ -179,7 +179,7 @@ def progressive_distillation(
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
     step_key, noise_key = random.split(key)
-    share = continuous.spread(step_key, len(batch["image"]))
+    share = spread(*random.split(step_key), len(batch["image"]))
     i = jnp.minimum(jnp.floor(share * num_steps), num_steps - 1.0) + 1.0
     params, goal = state.params["net"], state.params["teacher"]
     return {"loss": losses(params, goal, batch["image"], i, noise_key)}
