@@ -8,7 +8,9 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, 256 levels, in raster or
 Published: none for these data.
 Measure: bits_per_dim --metrics=eval
 Ours: 2.730 bits/dim [2.722, 2.737], exact, over the 10,000 test images.
-Hardware: one core of an AMD EPYC, the other busy. Wall clock: seconds. Seed 0.
+Of 36 samples that were looked at none has a figure: slanted flecks of the thickness of
+strokes, which is what correlations of neighbours say.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 20 s. Seed 0.
 """
 
 from ml_collections import ConfigDict
