@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 import contextlib
 import dataclasses
 import json
@@ -58,14 +59,16 @@ device_digest = jax.jit(lambda leaves: digest(leaves, jnp))
 
 
 def start_digest(state: PyTree) -> Callable[[], tuple[bool, int]]:
-  """() -> `digest` of a state that may be donated as soon as this has returned."""
+  """() -> `digest` of a state that may be donated as soon as this has returned.
+
+  Arrays of numpy are read when the digest is asked for, others on their devices now.
+  """
   leaves = jax.tree.leaves(state)
-  if all(isinstance(x, np.ndarray | np.generic) or _on_host(x) for x in leaves):
-    views = [np.asarray(x) for x in leaves]  # Donating an array with a view copies it.
+  if all(isinstance(x, np.ndarray | np.generic) for x in leaves):
 
     def compute() -> tuple[bool, int]:
       with np.errstate(over="ignore"):
-        finite, checksum = digest(views)
+        finite, checksum = digest(leaves)
       return bool(finite), int(checksum)
 
     return compute
@@ -73,9 +76,14 @@ def start_digest(state: PyTree) -> Callable[[], tuple[bool, int]]:
   return lambda: (bool(finite), int(checksum))
 
 
-def _on_host(x: jax.Array) -> bool:
-  one_place = x.is_fully_addressable and x.is_fully_replicated
-  return one_place and next(iter(x.devices())).platform == "cpu"
+def on_host(state: PyTree) -> PyTree:
+  """The arrays of a state in the memory of its process, if one process has them all.
+
+  On CPUs they are views: an array with a view is copied before it is donated.
+  """
+  if jax.process_count() > 1:
+    return state
+  return jax.tree.map(np.asarray, jax.device_get(state))
 
 
 class ChecksumHandler(ocp.AsyncCheckpointHandler):
@@ -126,6 +134,9 @@ class Checkpoints:
   def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
     self.path = (workdir / "checkpoints").absolute()
     self.read_only = read_only
+    self._thread = futures.ThreadPoolExecutor(1, "checkpoints")
+    self._written = futures.Future()  # What becomes of the last save.
+    self._written.set_result(None)
     if read_only and not self.path.exists():
       raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
     self._open()
@@ -144,10 +155,21 @@ class Checkpoints:
   def save(self, step: int, state: TrainState) -> None:
     """Starts saving `state`, which must be finite, and returns.
 
+    Orbax takes its time over many small arrays before it goes on by itself: one process
+    waits for the copy in its memory only, and leaves the rest to a thread. Several
+    processes save in the loop, since they wait for each other on the way.
+
     Raises:
       OSError: The save before this one failed.
       FloatingPointError: Its state was not finite; nothing of it is kept.
     """
+    if jax.process_count() > 1:
+      self._start(step, state)
+      return
+    self._written.result()
+    self._written = self._thread.submit(self._write, step, on_host(state))
+
+  def _start(self, step: int, state: TrainState) -> None:
     with self._clear_errors(step):
       items = ocp.args.Composite(
         state=ocp.args.StandardSave(state),
@@ -155,8 +177,14 @@ class Checkpoints:
       )
       self.manager.save(step, args=items, force=True)
 
+  def _write(self, step: int, state: TrainState) -> None:
+    self._start(step, state)
+    with self._clear_errors(step):
+      self.manager.wait_until_finished()
+
   def wait(self) -> None:
     """Returns when the last save is on disk; raises what `save` raises."""
+    self._written.result()
     with self._clear_errors(self.manager.latest_step()):
       self.manager.wait_until_finished()
 
@@ -200,7 +228,7 @@ class Checkpoints:
     for candidate in steps if step is None else [step]:
       state = template(candidate)
       found, corrupt[candidate] = self._read(candidate, state)
-      if found and start_digest(found.state)()[1] != found.checksum:
+      if found and start_digest(on_host(found.state))()[1] != found.checksum:
         corrupt[candidate] = "its checksum differs"
       if corrupt[candidate] is None:
         del corrupt[candidate]
@@ -253,11 +281,15 @@ class Checkpoints:
   def __exit__(self, kind: type | None, *_: Any) -> None:
     try:
       self.wait()
-    except OSError:
+    except (OSError, FloatingPointError):
+      with contextlib.suppress(Exception):  # It would say the same, less clearly.
+        self.manager.close()
       if kind is None:  # Never hide the error that is already on its way.
         raise
-    finally:
+    else:
       self.manager.close()
+    finally:
+      self._thread.shutdown()
 
 
 def _reason(error: Exception) -> str:

@@ -75,9 +75,7 @@ def parser() -> argparse.ArgumentParser:
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
   sample.add_argument("--step", type=int, help="checkpoint; default the newest")
-  sample.add_argument(
-    "--out", required=True, help="name in .png, .gif, .wav, .txt or .npz"
-  )
+  sample.add_argument("--out", required=True, help="a .png, .gif, .wav, .txt or .npz")
   add_config_flag(sample)
 
   for name, text in (
@@ -89,8 +87,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, help="the file to write")
     command.add_argument("--step", type=int, help="checkpoint; default the newest")
 
-  text = "Score runs, or a folder of images, with one ruler."
-  evaluate = add("evaluate", text)
+  evaluate = add("evaluate", "Score runs, or a folder of images, with one ruler.")
   evaluate.add_argument("workdirs", nargs="*", metavar="workdir")
   evaluate.add_argument("--samples", help="images to score: a folder or .npz")
   evaluate.add_argument("--metrics", default="eval", help="comma-separated")
@@ -102,8 +99,7 @@ def parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--seed", type=int, default=0)
   evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
 
-  text = "Train, score, and write the result down."
-  reproduce = add("reproduce", text, "experiment")
+  reproduce = add("reproduce", "Train, score, write the result down.", "experiment")
   reproduce.add_argument("--seeds", type=int, default=3)
   reproduce.add_argument("--budget", choices=("small", "full"), default="full")
   reproduce.add_argument("--runs", default="runs", help="folder of workdirs")
@@ -126,13 +122,13 @@ def parser() -> argparse.ArgumentParser:
   bench.add_argument("--steps", type=int, default=100)
   bench.add_argument("--seed", type=int, default=0)
   bench.add_argument("--seeds", type=int, help="gain of training so many together")
-  text = "gain of the cache of autoregressive sampling"
-  bench.add_argument("--sample", action="store_true", help=text)
+  bench.add_argument("--sample", action="store_true", help="gain of caches in sampling")
   bench.add_argument("--num", type=int, default=8, help="samples to draw at once")
   add_device_flags(bench)
 
-  text = "Make a run of what others trained."
-  importing = add("import", text, "kind", "folder")
+  importing = add("import", "Make a run of what others trained.")
+  importing.add_argument("kind", choices=("diffusers",))
+  importing.add_argument("folder")
   importing.add_argument("--out", required=True, help="the workdir")
 
   add("list", "List methods and experiments with their numbers.")
@@ -231,41 +227,17 @@ def _train(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
-  from jaxgen import run, viz
+  from jaxgen import data, run, viz
   from jaxgen.evaluate import sample
 
   loaded = run.load(args.workdir, args.step, args.overrides)
-  given, num = _inputs(args, loaded)
+  spec = run.batch_spec(loaded.phase.train_data)
+  given, num = data.given_images(spec, args.input, args.mask, args.num)
   options = dict(mode=args.mode, label=args.label, seed=args.seed, given=given)
   outputs = sample(loaded, num, **options, backend=backend)
   viz.save(args.out, outputs, getattr(loaded.phase.train_data, "decode", None))
   files = dict.fromkeys(map(str, viz.paths(args.out, outputs).values()))
   print(f"{args.mode} of step {int(loaded.state.step)}: {', '.join(files)}")
-
-
-def _inputs(args: argparse.Namespace, loaded: Any) -> tuple[dict[str, Any], int]:
-  """The entries of a batch that --input and --mask give, and its number of rows."""
-  import numpy as np
-
-  from jaxgen.data import read_images
-  from jaxgen.run import batch_spec
-
-  given, num = {}, args.num or 64
-  if not (args.input or args.mask):
-    return given, num
-  spec = batch_spec(loaded.phase.train_data)
-  if "image" not in spec:
-    raise ValueError(f"--input and --mask: batches have no image, only {sorted(spec)}")
-  shape = spec["image"].shape[1:]
-  if args.input:
-    images = read_images(args.input, shape)
-    num = args.num or len(images)
-    given["image"] = images[np.arange(num) % len(images)]
-  if args.mask:
-    mask = read_images(args.mask, (*shape[:2], 1))[:1]
-    white = mask > (127 if mask.dtype == np.uint8 else 0)
-    given["mask"] = white.astype(np.float32).repeat(num, axis=0)
-  return given, num
 
 
 def _compress(args: argparse.Namespace) -> None:
@@ -281,9 +253,8 @@ def _decompress(args: argparse.Namespace) -> None:
   _start_jax(args)
   from jaxgen.compress import decompress
 
-  print(
-    f"{decompress(args.workdir, args.data, args.out, args.step)} images: {args.out}"
-  )
+  count = decompress(args.workdir, args.data, args.out, args.step)
+  print(f"{count} images: {args.out}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -299,10 +270,8 @@ def _evaluate(args: argparse.Namespace) -> None:
   if args.samples:
     found = [results.evaluate_path(args.samples, ruler, backend=backend)]
   else:
-    score = lambda w: results.evaluate_workdir(
-      w, ruler, step=args.step, backend=backend
-    )
-    found = [score(workdir) for workdir in args.workdirs]
+    at = dict(step=args.step, backend=backend)
+    found = [results.evaluate_workdir(w, ruler, **at) for w in args.workdirs]
   print(results.table(found))
 
 
@@ -363,8 +332,6 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-  if args.kind != "diffusers":
-    raise ValueError(f"cannot import {args.kind!r}, only 'diffusers'")
   _start_jax(args)
   from jaxgen.importing import import_diffusers
 

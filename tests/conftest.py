@@ -19,6 +19,7 @@ os.environ["XLA_FLAGS"] = f"{FLAGS_FOR_PROCESSES} {QUICK} {PATIENT}".strip()
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 REPO = Path(__file__).resolve().parents[1]
 CACHE = REPO / ".pytest_cache" / "xla"
@@ -31,12 +32,23 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # For processes that tests start.
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  """One worker takes all tests of a file: they share its fixtures and programs."""
-  for item in items:
-    if not item.get_closest_marker("xdist_group"):
-      item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class SharedPrograms(LoadScopeScheduling):
+  """One worker takes all tests of a file, or of a row of the generic table.
+
+  They share fixtures and compiled programs. (`--dist=loadgroup` of pytest-xdist 3.8
+  groups nothing under pytest 9.2: it writes names of tests that are no longer read.)
+  """
+
+  def _split_scope(self, nodeid: str) -> str:
+    file, _, test = nodeid.partition("::")
+    return test.partition("[")[2] if file.endswith("test_methods.py") else file
+
+
+def pytest_xdist_make_scheduler(
+  config: pytest.Config, log: object
+) -> LoadScopeScheduling:
+  """Asked by pytest-xdist."""
+  return SharedPrograms(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

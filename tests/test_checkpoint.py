@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import warnings
 
 import chex
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxgen import checkpoint, run
-from jaxgen.checkpoint import Checkpoints, device_digest, start_digest
+from jaxgen.checkpoint import Checkpoints, device_digest, on_host, start_digest
 from jaxgen.method import TrainState
 
 
@@ -150,21 +151,21 @@ def test_an_unknown_step_is_an_error(workdir):
       checkpoints.restore(template, 15)
 
 
-def on_host(tree):
-  return start_digest(tree)()
+def of_host(tree):
+  return start_digest(on_host(tree))()
 
 
-def on_device(tree):
+def of_device(tree):
   finite, checksum = device_digest(jax.tree.leaves(tree))
   return bool(finite), int(checksum)
 
 
-@pytest.mark.parametrize("digest", [on_host, on_device])
+@pytest.mark.parametrize("digest", [of_host, of_device])
 def test_digest_sees_every_bit_and_no_layout(digest):
   x = np.random.default_rng(0).normal(size=(5, 16, 320)).astype(np.float32)
   finite, whole = digest({"x": x})
   assert finite
-  assert on_host({"x": jnp.asarray(x)}) == on_device({"x": x}) == (True, whole)
+  assert of_host({"x": jnp.asarray(x)}) == of_device({"x": x}) == (True, whole)
   mesh = Mesh(np.array(jax.devices()), ("d",))
   for spec in (P(None, "d"), P(None, None, "d")):
     placed = jax.device_put(x, NamedSharding(mesh, spec))
@@ -183,7 +184,7 @@ def test_digest_sees_every_bit_and_no_layout(digest):
     "a": jnp.uint8([1, 2]), "b": jnp.bool_([True]), "c": jnp.bfloat16([1.5]),
     "d": jnp.complex64([1 + 2j]), "e": jnp.zeros(()),
   }  # fmt: skip
-  assert on_host(both) == on_device(both)
+  assert of_host(both) == of_device(both)
   for name, other in (("b", jnp.bool_([False])), ("d", jnp.complex64([2 + 1j]))):
     assert digest(both)[1] != digest({**both, name: other})[1]
 
@@ -200,6 +201,19 @@ def test_the_saved_state_may_be_donated_at_once(tmp_path):
     checkpoints.wait()
     found = checkpoints.restore(lambda step: template(step, 500_000))
     chex.assert_trees_all_equal(found, expected)
+
+
+def test_the_loop_does_not_wait_for_a_save(tmp_path, monkeypatch):
+  go_on, state = threading.Event(), make_state(1)
+  with Checkpoints(tmp_path) as checkpoints:
+    write = checkpoints.manager.save
+    late = lambda *args, **kwargs: go_on.wait(60) and write(*args, **kwargs)
+    monkeypatch.setattr(checkpoints.manager, "save", late)
+    checkpoints.save(1, state)  # Returns, although nothing can be written yet.
+    assert not list(checkpoints.path.iterdir())
+    go_on.set()
+    checkpoints.wait()
+    chex.assert_trees_all_equal(checkpoints.restore(template), state)
 
 
 def test_a_state_that_is_not_finite_is_not_kept(workdir):
@@ -229,7 +243,7 @@ def test_the_checksum_of_a_sharded_state_gathers_nothing():
   whole, sharded = (
     {"w": jax.device_put(w, NamedSharding(mesh, spec))} for spec in (P(), P(None, "x"))
   )
-  assert on_device(sharded) == on_device(whole) == start_digest(sharded)()
+  assert of_device(sharded) == of_device(whole) == start_digest(sharded)()
   text = device_digest.lower(list(sharded.values())).compile().as_text()
   assert "all-reduce" in text
   assert "all-gather" not in text

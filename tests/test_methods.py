@@ -27,10 +27,7 @@ METHODS = {
   **rows.diffusion.ROWS,
   **rows.autoregressive.ROWS,
 }
-# One worker takes all tests of a row: they share its programs.
-rows = pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
-)
+rows = pytest.mark.parametrize("name", METHODS)
 
 
 def batch(name, i):

@@ -204,3 +204,34 @@ def read_images(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
   if found.shape[1:] != tuple(shape):
     raise ValueError(f"{name}: images are {found.shape[1:]}: expected {tuple(shape)}")
   return found
+
+
+def given_images(
+  spec: Batch, path: str | None, mask: str | None, num: int | None
+) -> tuple[dict[str, np.ndarray], int]:
+  """What a tool is given in files: (entries of a batch, the number of its rows).
+
+  Args:
+    spec: Of the batches that the method was trained with.
+    path: Images for "image", see `read_images`; repeated, or cut, to `num` rows.
+    mask: An image for "mask", f32 [num, H, W, 1]: 1 where it is white.
+    num: Rows; default one for every image, or 64 without any.
+
+  Raises:
+    ValueError: The method takes no images, or these do not fit.
+  """
+  given, num = {}, num or (0 if path else 64)
+  if not (path or mask):
+    return given, num
+  if "image" not in spec:
+    raise ValueError(f"--input and --mask: batches have no image, only {sorted(spec)}")
+  shape = spec["image"].shape[1:]
+  if path:
+    images = read_images(path, shape)
+    num = num or len(images)
+    given["image"] = images[np.arange(num) % len(images)]
+  if mask:
+    found = read_images(mask, (*shape[:2], 1))[:1]
+    white = found > (127 if found.dtype == np.uint8 else 0)
+    given["mask"] = white.astype(np.float32).repeat(num, axis=0)
+  return given, num
