@@ -196,10 +196,11 @@ def test_a_signal_to_any_of_two_processes_stops_both(asked, number, tmp_path):
   assert "resume with: jaxgen train" in outputs[0]
   stopped = int(outputs[0].split("stopped at step ")[1].split(";")[0])
   assert stopped == max(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-  for process in start_two(tmp_path, steps=stopped + 2):  # The command, shortened.
-    code, output = finish(process)
-    assert code == 0, output
-  assert json.loads(lines(tmp_path)[-1])["step"] == stopped + 2
+  if number == signal.SIGINT:  # Once is enough: the command, shortened.
+    for process in start_two(tmp_path, steps=stopped + 2):
+      code, output = finish(process)
+      assert code == 0, output
+    assert json.loads(lines(tmp_path)[-1])["step"] == stopped + 2
 
 
 @pytest.mark.parametrize("fsdp", [1, 2])
