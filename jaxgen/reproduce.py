@@ -231,6 +231,9 @@ def _ours(result: Mapping[str, Any]) -> str:
     text += f"; test images {test['mean']:.4g}"
   if not result["verdict"].startswith("nothing published"):
     text += f"; {result['verdict']}"
+  if result["verdict"] == "outside":
+    side = "above" if result["published"] > interval[1] else "below"
+    text += f": {result['published']:.4g} is {side}"
   return f"{text} ([all](experiments/results/{result['name']}.json))"
 
 

@@ -445,3 +445,7 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]
   assert f"**frechet 3** [2, 4]; test images 1.25; inside {link} | 1 |" in row
+  written |= {"published": 5.0, "verdict": verdict(5.0, (2.0, 4.0), False)}
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
+  row = results_table(tmp_path).splitlines()[2]
+  assert f"test images 1.25; outside: 5 is above {link} | 1 |" in row
