@@ -6,6 +6,7 @@ from pathlib import Path
 import shutil
 
 from causality import check_causal, check_sums_to_one
+import chex
 from flax import traverse_util
 import jax
 from jax import random
@@ -66,6 +67,14 @@ def test_probabilities_of_all_sequences_sum_to_one():
     return -shared.nats(NET, params, tokens).sum(axis=1)
 
   check_sums_to_one(log_prob, num_values=3, length=5)
+
+
+def test_blocks_may_be_computed_several_in_one_turn():
+  tokens = random.randint(random.key(1), (2, 5), 0, 3)
+  unrolled = NET.clone(layers=NET.layers.clone(unroll=NET.layers.num_layers))
+  loss = lambda net: lambda p: shared.nats(net, p, tokens).mean()
+  one, all_ = (jax.grad(loss(net))(random_params()) for net in (NET, unrolled))
+  chex.assert_trees_all_close(all_, one, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "image_gpt"])

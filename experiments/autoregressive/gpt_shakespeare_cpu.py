@@ -75,6 +75,7 @@ def build(config):
       dropout=config.dropout,
       activation=transformer.gelu,
       norm=transformer.ScaleOnlyLayerNorm,
+      unroll=config.num_layers,
     ),
     num_tokens=len(alphabet),
     width=config.width,

@@ -10,9 +10,10 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
   --features=classifier --num_samples=1000
-Ours: see experiments/results/diffusion/ddpm_digits.json: over three seeds test loss
-  0.0782, 10 classes, label entropy 2.297 nats (training set 2.303), no copies.
-Distance to the nearest training image, per image of 64 pixels in [-1, 1]: samples 2.28,
+Ours: over three seeds a Frechet distance of 8.8 [6.6, 11.0] (the 297 test images, which
+  are few: 58.4), test loss 0.0782, 10 classes, label entropy 2.297 nats (training set
+  2.303), no copies.
+Distance to the nearest training image, per image of 64 pixels in [-1, 1]: samples 2.26,
 test set 2.34. The grid of 64 was looked at: nearly every sample reads as a digit, as
 well as 8x8 pixels let one; two or three do not.
 Hardware: 2 cores of an AMD EPYC. Wall clock: 2 min 50 s from the command to its end

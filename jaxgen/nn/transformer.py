@@ -119,6 +119,8 @@ class Transformer(nn.Module):
     norm: LayerNorm, ScaleOnlyLayerNorm, RMSNorm, or whatever takes dtype and name.
     attention: `attend`, or `fused_attend` for accelerators' own kernels.
     dtype: Of the computation; None: that of the inputs.
+    unroll: Blocks in one turn of the loop over them. All of them (num_layers) compute
+      faster on a CPU, and take longer to compile.
   """
 
   num_layers: int
@@ -129,6 +131,7 @@ class Transformer(nn.Module):
   norm: Callable[..., nn.Module] = LayerNorm
   attention: Callable = attend
   dtype: Any = None
+  unroll: int = 1
 
   @nn.compact
   def __call__(
@@ -159,6 +162,7 @@ class Transformer(nn.Module):
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       length=self.num_layers,
+      unroll=self.unroll,
     )
     x, cache = layers(
       num_heads=self.num_heads,
