@@ -15,7 +15,8 @@ import pytest
 
 from jaxgen import cli
 from jaxgen.autoregressive import masking, tokenizers
-from jaxgen.autoregressive.maskgit import known_tokens, maskgit, token_nats
+from jaxgen.autoregressive.maskgit import known_tokens, maskgit
+from jaxgen.autoregressive.masking import token_nats
 from jaxgen.autoregressive.tokenizers import palette_tokenizer
 from jaxgen.method import Method
 from jaxgen.nn.masked_transformer import MaskedTransformer

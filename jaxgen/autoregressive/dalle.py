@@ -26,8 +26,9 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.autoregressive.decoding import FROM_MODEL, Sampler, generate, recompute
+from jaxgen.autoregressive.decoding import FROM_MODEL, Sampler, generate
 from jaxgen.autoregressive.tokenizers import Tokenizer
+from jaxgen.autoregressive.tokens import stepper
 from jaxgen.losses import categorical
 from jaxgen.method import (
   Array,
@@ -152,14 +153,8 @@ def dalle(
     return {**values, "text_nats_per_token": of_text}
 
   def draw(state: TrainState, batch: Batch, key: Array, cached: bool = True) -> Array:
-    variables = {"params": state.params["net"]}
     given, num_text = sequences(batch)
-    if cached:
-      one = lambda *args: net.apply(variables, *args, method="step")
-      carry = net.apply(variables, len(given), method="start")
-    else:
-      one = recompute(lambda tokens: net.apply(variables, tokens))
-      carry = given[:, :-1] * 0
+    one, carry = stepper(net, state.params["net"], given, cached)
 
     def step(carry: PyTree, token: Array, position: Array) -> tuple[PyTree, Array]:
       carry, logits = one(carry, token, position)

@@ -18,15 +18,14 @@ Where this differs:
 
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxgen.autoregressive.decoding import FROM_MODEL, Sampler
-from jaxgen.autoregressive.tokens import continue_tokens, token_steps
+from jaxgen.autoregressive.tokenizers import palette_tokenizer
+from jaxgen.autoregressive.tokens import continue_tokens, token_steps, with_start
 from jaxgen.method import Array, Batch, Method, TrainState
 from jaxgen.nn.transformer import TokenTransformer
-from jaxgen.ops.kmeans import nearest
 
 
 def grey_levels(num: int) -> np.ndarray:
@@ -75,9 +74,7 @@ def image_gpt(
     ValueError: Palette and network do not fit, or the sampler is out of range.
   """
   sampler.checked()
-  palette = np.asarray(palette, np.float32)
-  if palette.ndim != 2 or not np.all(abs(palette) <= 1):
-    raise ValueError(f"palette {palette.shape}: expected [K, C] with values in [-1, 1]")
+  tokenizer = palette_tokenizer(palette)
   if (net.num_tokens, net.num_inputs) != (len(palette), len(palette) + 1):
     raise ValueError(
       f"num_tokens={net.num_tokens}, num_inputs={net.num_inputs}: expected "
@@ -86,11 +83,10 @@ def image_gpt(
 
   def sequences(batch: Batch) -> Array:
     """The start, then colours row by row: int32 [B, 1 + H * W]."""
-    tokens = nearest(batch["image"], palette).reshape(len(batch["image"]), -1)
-    return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=len(palette))
+    return with_start(tokenizer.tokens(batch["image"]), tokenizer.num_tokens)
 
   def images(tokens: Array, batch: Batch) -> Array:
-    return jnp.asarray(palette)[tokens[:, 1:]].reshape(batch["image"].shape)
+    return tokenizer.images(tokens[:, 1:], batch["image"])
 
   def draw(
     state: TrainState, batch: Batch, key: Array, num_given: int, cached: bool = True

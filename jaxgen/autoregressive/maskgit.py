@@ -29,10 +29,12 @@ import optax
 
 from jaxgen.autoregressive.masking import (
   Schedule,
+  any_mask,
   cosine,
   fill_in,
   masked_mean,
-  random_mask,
+  scheduled_mask,
+  token_nats,
 )
 from jaxgen.autoregressive.tokenizers import Tokenizer
 from jaxgen.method import (
@@ -44,26 +46,8 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
-  per_example,
 )
 from jaxgen.nn.masked_transformer import MaskedTransformer
-
-
-def token_nats(logits: Array, tokens: Array, label_smoothing: float = 0.0) -> Array:
-  """Cross-entropy of each token, in nats.
-
-  Args:
-    logits: f32 [B, T, K].
-    tokens: int32 [B, T].
-    label_smoothing: e; the target is 1 - e of the token and e / K of every token.
-
-  Returns:
-    f32 [B, T].
-  """
-  log_probs = jax.nn.log_softmax(logits, axis=-1)
-  right = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-  mean = log_probs.mean(axis=-1)
-  return -(1.0 - label_smoothing) * right - label_smoothing * mean
 
 
 def known_tokens(mask: Array, shape: tuple[int, ...]) -> Array:
@@ -165,9 +149,7 @@ def maskgit(
   ) -> tuple[TrainState, Metrics]:
     time_key, mask_key, dropout_key = random.split(key, 3)
     tokens = tokens_of(batch)
-    time = per_example(random.uniform(time_key, (len(tokens),)))
-    num = jnp.ceil(schedule(time) * net.length).astype(jnp.int32)
-    hidden = random_mask(jnp.clip(num, 1, net.length), net.length, mask_key)
+    hidden = scheduled_mask(len(tokens), net.length, schedule, time_key, mask_key)
 
     def loss_fn(params: PyTree) -> tuple[Array, Array]:
       rngs = {"dropout": dropout_key}
@@ -180,10 +162,8 @@ def maskgit(
     return apply_gradients(state, "net", grads, tx), metrics
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
-    num_key, mask_key = random.split(key)
     tokens = tokens_of(batch)
-    num = per_example(random.randint(num_key, (len(tokens),), 1, net.length + 1))
-    hidden = random_mask(num, net.length, mask_key)
+    hidden = any_mask(len(tokens), net.length, key)
     logits = predict(state.params["net"], tokens, hidden, batch)
     nats = masked_mean(token_nats(logits, tokens), hidden)
     return {"nats_per_token": nats, "bits_per_token": nats / jnp.log(2.0)}

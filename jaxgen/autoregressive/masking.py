@@ -34,6 +34,47 @@ def random_mask(num: Array, length: int, key: Array) -> Array:
   return ranks(noise) < num[:, None]
 
 
+def scheduled_mask(
+  num: int, length: int, schedule: Schedule, time_key: Array, mask_key: Array
+) -> Array:
+  """What training hides: shares by the schedule of uniform times, at least one token.
+
+  Returns:
+    bool [num, length].
+  """
+  time = per_example(random.uniform(time_key, (num,)))
+  hidden = jnp.ceil(schedule(time) * length).astype(jnp.int32)
+  return random_mask(jnp.clip(hidden, 1, length), length, mask_key)
+
+
+def any_mask(num: int, length: int, key: Array) -> Array:
+  """What evaluation hides: 1, ..., length tokens, all numbers and sets alike.
+
+  Returns:
+    bool [num, length].
+  """
+  num_key, mask_key = random.split(key)
+  hidden = per_example(random.randint(num_key, (num,), 1, length + 1))
+  return random_mask(hidden, length, mask_key)
+
+
+def token_nats(logits: Array, tokens: Array, label_smoothing: float = 0.0) -> Array:
+  """Cross-entropy of each token, in nats.
+
+  Args:
+    logits: f32 [B, T, K].
+    tokens: int32 [B, T].
+    label_smoothing: e; the target is 1 - e of the token and e / K of every token.
+
+  Returns:
+    f32 [B, T].
+  """
+  log_probs = jax.nn.log_softmax(logits, axis=-1)
+  right = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+  mean = log_probs.mean(axis=-1)
+  return -(1.0 - label_smoothing) * right - label_smoothing * mean
+
+
 def masked_mean(values: Array, mask: Array) -> Array:
   """Mean of f32 [B, T] where mask, bool [B, T], is True; 0 where it nowhere is."""
   total = jnp.where(mask, values, 0.0).sum(axis=1)

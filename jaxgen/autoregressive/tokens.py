@@ -8,6 +8,9 @@ A network of this family is a flax module with
   step(carry, tokens int32 [B], position i32 []) -> (carry, logits [B, V]), the same
     for one position at a time.
 
+A network of p(tokens | context) takes the context, of whatever arrays, after tokens in
+`__call__` and after the batch size in `start`.
+
 A sequence is int32 [B, N]; its first token is given, the others have probabilities.
 """
 
@@ -19,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.autoregressive.decoding import Sampler, generate, recompute
+from jaxgen.autoregressive.decoding import Sampler, Step, generate, recompute
 from jaxgen.method import (
   Array,
   Batch,
@@ -35,7 +38,11 @@ Sequences = Callable[[Batch], Array]
 
 
 def nats(
-  net: nn.Module, params: PyTree, tokens: Array, dropout_key: Array | None = None
+  net: nn.Module,
+  params: PyTree,
+  tokens: Array,
+  dropout_key: Array | None = None,
+  context: tuple = (),
 ) -> Array:
   """-log p(token i | tokens before it), i = 1, ..., N - 1.
 
@@ -44,14 +51,31 @@ def nats(
     params: Its parameters.
     tokens: int32 [B, N].
     dropout_key: Turns dropout on.
+    context: See above.
 
   Returns:
     f32 [B, N - 1].
   """
   train = dropout_key is not None
   rngs = {"dropout": dropout_key} if train else {}
-  logits = net.apply({"params": params}, tokens[:, :-1], train=train, rngs=rngs)
+  inputs = (tokens[:, :-1], *context)
+  logits = net.apply({"params": params}, *inputs, train=train, rngs=rngs)
   return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+
+
+def with_start(tokens: Array, num_tokens: int, label: Array | None = None) -> Array:
+  """A first token that is given: the label's, K + label, or K for all.
+
+  Args:
+    tokens: int32 [B, T] in 0..K-1.
+    num_tokens: K.
+    label: int32 [B], or None.
+
+  Returns:
+    int32 [B, 1 + T].
+  """
+  label = jnp.zeros_like(tokens[:, 0]) if label is None else label
+  return jnp.concatenate([num_tokens + label[:, None], tokens], axis=1)
 
 
 def token_steps(
@@ -87,6 +111,30 @@ def token_steps(
   return init, train_step, eval_step
 
 
+def stepper(
+  net: nn.Module,
+  params: PyTree,
+  given: Array,
+  cached: bool = True,
+  context: tuple = (),
+) -> tuple[Step, PyTree]:
+  """(step, carry) for `generate`: with the network's cache, or computing all anew.
+
+  Args:
+    net: See above.
+    params: Its parameters.
+    given: int32 [B, N]; only its shape is read.
+    cached: False computes the whole sequence for each token: the same logits.
+    context: See above.
+  """
+  variables = {"params": params}
+  if not cached:
+    logits = lambda tokens: net.apply(variables, tokens, *context)
+    return recompute(logits), jnp.zeros_like(given[:, :-1])
+  step = lambda *args: net.apply(variables, *args, method="step")
+  return step, net.apply(variables, len(given), *context, method="start")
+
+
 def continue_tokens(
   net: nn.Module,
   params: PyTree,
@@ -96,6 +144,7 @@ def continue_tokens(
   sampler: Sampler,
   *,
   cached: bool = True,
+  context: tuple = (),
 ) -> Array:
   """Draws tokens num_given, ..., N - 1 of `given`, int32 [B, N].
 
@@ -107,13 +156,9 @@ def continue_tokens(
     key: Of the draws.
     sampler: How to draw.
     cached: False computes the whole sequence for each token: the same draws.
+    context: See above.
   """
-  variables = {"params": params}
-  if cached:
-    step = lambda *args: net.apply(variables, *args, method="step")
-    carry = net.apply(variables, len(given), method="start")
-  else:
-    step, carry = recompute(lambda t: net.apply(variables, t)), given[:, :-1] * 0
+  step, carry = stepper(net, params, given, cached, context)
   return generate(step, carry, given, num_given, key, sampler)
 
 

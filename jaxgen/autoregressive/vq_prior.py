@@ -15,12 +15,11 @@ Where this differs:
 import functools
 
 from flax import linen as nn
-import jax.numpy as jnp
 import optax
 
 from jaxgen.autoregressive.decoding import FROM_MODEL, Sampler
 from jaxgen.autoregressive.tokenizers import Tokenizer
-from jaxgen.autoregressive.tokens import continue_tokens, token_steps
+from jaxgen.autoregressive.tokens import continue_tokens, token_steps, with_start
 from jaxgen.method import Array, Batch, Method, TrainState
 
 
@@ -68,12 +67,8 @@ def vq_prior(
 
   def sequences(batch: Batch) -> Array:
     """The label or start, then codes row by row: int32 [B, 1 + T]."""
-    codes = tokenizer.tokens(batch["image"])
-    if num_classes:
-      first = batch["label"][:, None] + num
-    else:
-      first = jnp.full_like(codes[:, :1], num)
-    return jnp.concatenate([first, codes], axis=1)
+    label = batch["label"] if num_classes else None
+    return with_start(tokenizer.tokens(batch["image"]), num, label)
 
   def draw(
     state: TrainState, batch: Batch, key: Array, share: float, cached: bool = True

@@ -46,6 +46,28 @@ class Block(nn.Module):
     return LayerNorm(dtype=self.dtype, name="norm2")(x + h), None
 
 
+def blocks(
+  num_layers: int,
+  num_heads: int,
+  dropout: float,
+  attention: Callable = attend,
+  dtype: Any = None,
+) -> Callable[[Array, bool], Array]:
+  """`num_layers` of `Block`, the submodule "layers" of the module that calls this.
+
+  Returns:
+    ([B, T, width], train) -> [B, T, width]; each position sees all.
+  """
+  layers = nn.scan(
+    Block,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True},
+    in_axes=nn.broadcast,
+    length=num_layers,
+  )(num_heads, dropout, attention, dtype, name="layers")
+  return lambda x, train: layers(x, train)[0]
+
+
 class MaskedTransformer(nn.Module):
   """Logits of every token, from the tokens that are not hidden.
 
@@ -113,15 +135,8 @@ class MaskedTransformer(nn.Module):
       tokens = jnp.concatenate([classes, tokens], axis=1)
     x = drop(norm(name="embedding_norm")(embedding(tokens) + positions[None]))
 
-    layers = nn.scan(
-      Block,
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
-      in_axes=nn.broadcast,
-      length=self.num_layers,
-    )
-    x, _ = layers(
-      self.num_heads, self.dropout, self.attention, self.dtype, name="layers"
+    x = blocks(
+      self.num_layers, self.num_heads, self.dropout, self.attention, self.dtype
     )(x, train)
 
     h = nn.Dense(self.width, kernel_init=_init, dtype=self.dtype, name="head")(x)

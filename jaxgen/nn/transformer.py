@@ -254,7 +254,13 @@ class TokenTransformer(nn.Module):
 
   def step(self, cache: Cache, tokens: Array, position: Array) -> tuple[Cache, Array]:
     """(cache, int32 [B], i32 []) -> (cache, logits of the next token f32 [B, V])."""
-    x = self.embed(tokens)[:, None] + self.positions(position)[None, None]
+    return self.step_embedded(cache, self.embed(tokens), position)
+
+  def step_embedded(
+    self, cache: Cache, x: Array, position: Array
+  ) -> tuple[Cache, Array]:
+    """The same from embedded tokens, [B, width]."""
+    x = x[:, None] + self.positions(position)[None, None]
     x, cache = self.layers(x, cache, position)
     return cache, self._logits(x)[:, 0]
 

@@ -12,6 +12,8 @@ from jaxgen.autoregressive.dalle import dalle
 from jaxgen.autoregressive.dalle_dvae import dalle_dvae
 from jaxgen.autoregressive.dalle_networks import Decoder, Encoder
 from jaxgen.autoregressive.gpt import gpt
+from jaxgen.autoregressive.hybrid import hybrid
+from jaxgen.autoregressive.hybrid_networks import DraftReader, Refiner
 from jaxgen.autoregressive.image_gpt import grey_levels, image_gpt
 from jaxgen.autoregressive.linear_ar import linear_ar, linear_levels
 from jaxgen.autoregressive.maskgit import maskgit
@@ -92,6 +94,19 @@ def make_maskgit():
   return maskgit(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_steps=3)
 
 
+def make_hybrid():
+  reader = DraftReader(4, 64, 8, 1, 2)
+  layers = Transformer(1, 2)
+  decoder = TokenTransformer(layers, 4, 8, 64, tie_weights=False, num_inputs=6)
+  return hybrid(
+    MaskedTransformer(4, 64, 8, 1, 2, num_classes=2),
+    Refiner(reader, decoder),
+    tx=optax.adam(1e-2),
+    tokenizer=palette_tokenizer(grey_levels(4)),
+    num_draft_steps=2,
+  )
+
+
 def make_vq_prior():
   net = TokenTransformer(Transformer(1, 2), 4, 8, 64, tie_weights=False, num_inputs=6)
   tokenizer = palette_tokenizer(grey_levels(4))
@@ -144,6 +159,7 @@ ROWS = {
   "autoregressive/image_gpt": Row(make_image_gpt, "loss"),
   # Two passes: the embedding is at both ends, and its gradients are reduced apart.
   "autoregressive/maskgit": Row(make_maskgit, "nats", passes=2),
+  "autoregressive/hybrid": Row(make_hybrid, "refine_nats", passes=2),
   "autoregressive/vq_prior": Row(make_vq_prior, "loss"),
   "autoregressive/dalle_dvae": Row(make_dalle_dvae, "loss"),
   "autoregressive/dalle": Row(make_dalle, "loss"),
