@@ -29,8 +29,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
-import jaxgen
-from jaxgen import cli, data
+from jaxgen import cli, data, run
 from jaxgen.autoregressive.captions import spell
 from jaxgen.autoregressive.dalle import dalle
 from jaxgen.autoregressive.decoding import Sampler
@@ -63,20 +62,11 @@ def get_config():
   )
 
 
-def stage_one(workdir):
-  """The tokenizer of a run of autoregressive/dalle_dvae_digits."""
-  try:
-    run = jaxgen.load(workdir)
-  except FileNotFoundError as error:
-    raise FileNotFoundError(
-      f"no first stage: {error}. Train it by 'jaxgen train autoregressive/"
-      f"dalle_dvae_digits --workdir={workdir}', or pass --config.stage_one=WORKDIR"
-    ) from error
-  return trained_tokenizer(run.method, averaged(run.state), run.config.num_tokens)
-
-
 def build(config):
-  tokenizer = stage_one(config.stage_one)
+  first = run.first_stage(config.stage_one, "autoregressive/dalle_dvae_digits")
+  tokenizer = trained_tokenizer(
+    first.method, averaged(first.state), first.config.num_tokens
+  )
   captions, alphabet = spell(CAPTIONS)
   num = len(alphabet) + tokenizer.num_tokens
   net = TokenTransformer(

@@ -28,8 +28,7 @@ training, at 2.0 steps/s, and 2.5 min for the scores with their classifier. Seed
 from ml_collections import ConfigDict
 import optax
 
-import jaxgen
-from jaxgen import cli, data
+from jaxgen import cli, data, run
 from jaxgen.autoregressive.decoding import Sampler
 from jaxgen.autoregressive.tokenizers import trained_tokenizer
 from jaxgen.autoregressive.vq_prior import vq_prior
@@ -57,20 +56,11 @@ def get_config():
   )
 
 
-def stage_one(workdir):
-  """The tokenizer of a run of vae/vq_vae_mnist."""
-  try:
-    run = jaxgen.load(workdir)
-  except FileNotFoundError as error:
-    raise FileNotFoundError(
-      f"no first stage: {error}. Train it by 'jaxgen train vae/vq_vae_mnist "
-      f"--workdir={workdir}', or pass --config.stage_one=WORKDIR"
-    ) from error
-  return trained_tokenizer(run.method, averaged(run.state), run.config.num_codes)
-
-
 def build(config):
-  tokenizer = stage_one(config.stage_one)
+  first = run.first_stage(config.stage_one, "vae/vq_vae_mnist")
+  tokenizer = trained_tokenizer(
+    first.method, averaged(first.state), first.config.num_codes
+  )
   net = TokenTransformer(
     Transformer(config.num_layers, config.num_heads, dropout=config.dropout),
     num_tokens=tokenizer.num_tokens,
