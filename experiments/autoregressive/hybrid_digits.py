@@ -5,8 +5,9 @@
   jaxgen sample runs/hybrid --num=64 --seed=1 --out=refined.png
 
 The same seed shows drafts and what becomes of them. --config.parts=draft and
---config.parts=tokens train either part alone: maskgit with the drafting network, and
-vq_prior with a decoder as deep as both networks of the refinement.
+--config.parts=tokens train either part alone, with the same optimiser and steps:
+maskgit with the drafting network, and vq_prior with a decoder as deep as both networks
+of the refinement.
 
 Paper: none is this method; see `jaxgen.autoregressive.hybrid` for Xia et al. (2017) and
   Ghazvininejad et al. (2019), arXiv 1904.09324, from which its two parts are.
@@ -14,7 +15,28 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none.
 Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
   --features=classifier --num_samples=1000
-Ours: not measured.
+Ours, of 1,000 samples each; the 297 test images, which are few, have a Frechet distance
+of 58.4:
+                      calls of  Frechet  label     label    bits per
+                      networks  distance accuracy  entropy  token
+  draft, refined      4 + 64    21.7     0.867     2.299    2.039 (a bound)
+  draft alone         4         17.9     0.976     2.301    2.157 (a bound)
+  tokens alone        64         8.3     0.937     2.301    1.813
+  Intervals of the distances: [16.8, 26.6], [13.8, 22.0], [5.0, 11.6]. Parameters:
+63,580 and 96,432; 63,580; 90,096.
+  The first two with drafts of fewer steps (the same networks; num_draft_steps of the
+  run's config.json changed, then jaxgen evaluate with the flags above): 2 steps 24.9,
+  and 14.1 of the draft alone; 1 step 27.9, and 17.7.
+So here the refinement does not pay: what it makes of drafts is worse than the drafts,
+and than what a decoder of its size draws without any. It knows a training image far
+better by a draft that is that image in part (repair_nats_per_token 1.070) than by one
+drawn from nothing (nats_per_token 1.413, tokens alone 1.257), which it cannot tell
+apart well enough: it trusts what it should not. Longer training was not tried.
+The grids of 100 were looked at: refined digits have fewer single wrong pixels than
+drafts, and smoother strokes, but more of them have become another digit, or none, most
+of all among 1, 4, 7 and 8.
+Hardware: one core of an AMD EPYC, shared with other jobs (load 14). Wall clock of
+training: 11 min; 2.5 min of the draft alone, 7 min of tokens alone. Seed 0.
 """
 
 from ml_collections import ConfigDict

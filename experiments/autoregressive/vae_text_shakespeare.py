@@ -14,11 +14,23 @@ Paper: Bowman et al., Generating Sentences from a Continuous Space (2015), arXiv
 Dataset: tiny Shakespeare, the first 90 % of the characters to train.
 Published: none for this data.
 Measure: nats_per_token --metrics=eval
-Ours: a bound of 2.113 nats per character [2.104, 2.122], of windows of 32 on the whole
-  validation split, with a divergence of 0.74 nats per window: the code is hardly used,
-  the collapse that the paper warns of, and of the one interpolation that was looked at
-  all points are the same text. Not mended.
-Hardware: one core of an AMD EPYC, the other busy. Wall clock: 39 s. Seed 0.
+Ours: a bound of 2.257 nats per character [2.249, 2.265], of windows of 32 on the whole
+  validation split: reconstruction -67.44 nats per window, divergence 4.78 [4.71, 4.85].
+With 1,500 steps, word dropout 0.3 and a weight that reached 1/2 at step 750 within some
+200 steps, the divergence was 0.74 nats and the bound 2.113: the code had collapsed. No
+part of the code was wrong: the encoder had not learned to say anything by then, and a
+decoder that sees most characters needs little of it. Now the weight takes half of a
+longer training to rise, and three of four characters are not seen. The divergence falls
+from 16.7 nats to 4.7 at step 3,500 and stays. That the bound is worse is the price that
+the paper tells of.
+What the code carries was looked at, in 16 reconstructions and 3 interpolations: where
+lines end and where a speaker's name stands. "ur Baptista.|| BAPTISTA:|Good mor" becomes
+" the sord me.|| CARINIUS:|I with " (| for a new line), and of 7 points from it to
+"rrow, neighbour Gremio.|God save" the name moves to the right, then out. Words are not
+kept: the most likely ones are written. Samples have the spelling and the lines of the
+play, hardly words.
+Hardware: one core of an AMD EPYC, shared with other jobs (load 11). Wall clock: 10 min.
+Seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -39,15 +51,15 @@ def get_config():
       "alphabet": SHAKESPEARE,  # "": the characters of the file
       "batch_size": 32,
       "length": 32,
-      "num_steps": 1_500,
+      "num_steps": 5_000,
       "lr": 3e-3,
       "clip": 5.0,
       "width": 128,
       "embed_dim": 32,
       "latent_dim": 16,
-      "annealing_middle": 750,  # steps
-      "annealing_width": 100,
-      "word_dropout": 0.3,
+      "annealing_middle": 2_500,  # steps
+      "annealing_width": 500,
+      "word_dropout": 0.75,
       "temperature": 1.0,
       "top_k": 0,
       "top_p": 1.0,
@@ -80,7 +92,7 @@ def build(config):
     train_data=data.text(config.path, "train", **windows),
     eval_data=data.text(config.path, "test", **windows),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=500, sample=500, save=500),
+    every=Every(log=100, eval=1_000, sample=2_500, save=1_000),
     num_samples=16,
   )
 
