@@ -101,7 +101,7 @@ def many(batch, num):
 
 def test_samples_are_of_the_mixture_over_drafts_and_drafts_of_the_first_network():
   method, nets, batch, state = made(2, 2, num_draft_steps=1)
-  every, p_draft, p_given = table(2, nets, state)
+  _, p_draft, p_given = table(2, nets, state)
   place = 2 ** np.arange(4)[::-1]
   for name, fn, expected in (
     ("samples", method.sample, p_given @ p_draft),
@@ -113,16 +113,16 @@ def test_samples_are_of_the_mixture_over_drafts_and_drafts_of_the_first_network(
     np.testing.assert_allclose(shares, expected, atol=0.015)
   assert np.abs(p_given @ p_draft - p_draft).max() > 0.05  # They differ.
   # The draft is the one that the sample of the same key refines.
-  one = jax.jit(method.tools["draft"])(state, batch, random.key(5))["drafts"]
-  drafts = (one.reshape(4, 4) > 0).astype(jnp.int32)
-  given = tokens.with_start(jnp.zeros((4, 4), jnp.int32), 2)
+  some = many(batch, 64)
+  one = jax.jit(method.tools["draft"])(state, some, random.key(5))["drafts"]
+  drafts = (one.reshape(64, 4) > 0).astype(jnp.int32)
+  given = tokens.with_start(jnp.zeros((64, 4), jnp.int32), 2)
   key = random.split(random.key(5))[1]
   drawn = tokens.continue_tokens(
     nets[1], state.params["refine"], given, 1, key, tokens.Sampler(), context=(drafts,)
   )
-  sample = jax.jit(method.sample)(state, batch, random.key(5))["samples"]
-  np.testing.assert_array_equal(sample.reshape(4, 4) > 0, drawn[:, 1:] > 0)
-  assert len(every) == 16
+  sample = jax.jit(method.sample)(state, some, random.key(5))["samples"]
+  np.testing.assert_array_equal(sample.reshape(64, 4) > 0, drawn[:, 1:] > 0)
 
 
 def test_evaluation_is_a_bound_on_the_likelihood_of_the_mixture():

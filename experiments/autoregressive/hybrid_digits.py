@@ -23,15 +23,16 @@ of 58.4:
   draft alone         4         17.9     0.976     2.301    2.157 (a bound)
   tokens alone        64         8.3     0.937     2.301    1.813
   Intervals of the distances: [16.8, 26.6], [13.8, 22.0], [5.0, 11.6]. Parameters:
-63,580 and 96,432; 63,580; 90,096.
+  63,580 and 96,432; 63,580; 90,096.
   The first two with drafts of fewer steps (the same networks; num_draft_steps of the
   run's config.json changed, then jaxgen evaluate with the flags above): 2 steps 24.9,
   and 14.1 of the draft alone; 1 step 27.9, and 17.7.
 So here the refinement does not pay: what it makes of drafts is worse than the drafts,
-and than what a decoder of its size draws without any. It knows a training image far
-better by a draft that is that image in part (repair_nats_per_token 1.070) than by one
-drawn from nothing (nats_per_token 1.413, tokens alone 1.257), which it cannot tell
-apart well enough: it trusts what it should not. Longer training was not tried.
+and than what a decoder of its size draws without any. Of a test image a draft that is
+that image in part tells much (repair_nats_per_token 1.070), one drawn from nothing
+misleads (nats_per_token 1.413; tokens alone 1.257). A draft from nothing says nothing
+of the image, so the best that a refinement can do is not to heed it; this one cannot
+tell such drafts well enough. Longer training was not tried.
 The grids of 100 were looked at: refined digits have fewer single wrong pixels than
 drafts, and smoother strokes, but more of them have become another digit, or none, most
 of all among 1, 4, 7 and 8.

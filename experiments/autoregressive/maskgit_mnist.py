@@ -41,7 +41,7 @@ def get_config():
     {
       "stage_one": "runs/vae/vq_vae_mnist/seed_0",
       "batch_size": 64,
-      "num_steps": 2_500,  # 2.7 epochs
+      "num_steps": 1_000,  # 1.1 epochs
       "lr": 3e-3,
       "warmup_steps": 200,
       "b2": 0.96,  # the authors' configuration, and the next
@@ -87,7 +87,7 @@ def build(config):
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=2_500, sample=2_500, save=500),
+    every=Every(log=100, eval=1_000, sample=1_000, save=250),
     num_samples=100,
   )
 
