@@ -60,7 +60,7 @@ def test_refinement_is_causal_given_the_draft_of_which_it_sees_all():
   check_causal(predict, random.normal(random.key(0), (4, 8)))
   inputs = jnp.array([[3, 0, 1, 2]])
   drafts = jnp.stack([draft, *(draft.at[j].set(0 if j else 1) for j in range(4))])
-  logits = net.apply(variables, inputs.repeat(5, 0), drafts)
+  logits = jax.jit(net.apply)(variables, inputs.repeat(5, 0), drafts)
   assert (np.abs(logits[1:] - logits[:1]).max(axis=-1) > 1e-4).all()
 
 
@@ -81,7 +81,7 @@ def table(num, nets, state):
   draft_net, net = nets
   every = jnp.asarray(all_sequences(num, 4))
   hidden = jnp.full((1, 4), num)
-  logits = draft_net.apply({"params": state.params["draft"]}, hidden)
+  logits = jax.jit(draft_net.apply)({"params": state.params["draft"]}, hidden)
   log_probs = jax.nn.log_softmax(logits)[0]
   p_draft = jnp.exp(log_probs[jnp.arange(4)[None], every].sum(axis=1))
 
@@ -92,7 +92,7 @@ def table(num, nets, state):
       -tokens.nats(net, state.params["refine"], start, None, context).sum(1)
     )
 
-  return every, p_draft, jax.lax.map(given, every).T
+  return every, p_draft, jax.jit(functools.partial(jax.lax.map, given))(every).T
 
 
 def many(batch, num):
@@ -118,9 +118,11 @@ def test_samples_are_of_the_mixture_over_drafts_and_drafts_of_the_first_network(
   drafts = (one.reshape(64, 4) > 0).astype(jnp.int32)
   given = tokens.with_start(jnp.zeros((64, 4), jnp.int32), 2)
   key = random.split(random.key(5))[1]
-  drawn = tokens.continue_tokens(
-    nets[1], state.params["refine"], given, 1, key, tokens.Sampler(), context=(drafts,)
-  )
+  drawn = jax.jit(
+    lambda *args: tokens.continue_tokens(
+      nets[1], state.params["refine"], given, 1, key, tokens.Sampler(), context=args
+    )
+  )(drafts)
   sample = jax.jit(method.sample)(state, some, random.key(5))["samples"]
   np.testing.assert_array_equal(sample.reshape(64, 4) > 0, drawn[:, 1:] > 0)
 
@@ -168,10 +170,11 @@ def test_each_network_is_trained_by_its_own_loss():
     right = (jax.nn.one_hot(x, 3) * log_probs).sum(axis=-1)
     return -((right * hidden).sum(axis=1) / hidden.sum(axis=1)).mean()
 
-  draft = masking.fill_in(
-    functools.partial(apply, state.params["draft"]), x, hidden, fill_key, mask_token=3,
+  fill = functools.partial(
+    masking.fill_in, functools.partial(apply, state.params["draft"]), mask_token=3,
     num_steps=4, temperature=4.5, schedule=masking.cosine,
   )  # fmt: skip
+  draft = jax.jit(fill)(x, hidden, fill_key)
   assert 0 < (draft != x).sum() < hidden.sum()
 
   @jax.jit
