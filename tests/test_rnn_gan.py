@@ -183,13 +183,21 @@ class Copy(nn.Module):
     return z.reshape(len(z), ROWS, -1, 1)
 
 
-def test_latents_are_uniform_and_must_divide_into_rows():
+def sampled(**kwargs):
+  """What `Copy` samples, in order: the latents."""
+  tx = dict(gen_tx=optax.sgd(0.1), disc_tx=optax.sgd(0.1))
+  disc = Discriminator(WIDTH, 1)
+  method = rnn_gan(Copy(), disc, latent_dim=ROWS * 50, **tx, **kwargs)
+  batch = {"image": jnp.zeros((8, ROWS, 50, 1))}
+  drawn = jax.jit(lambda: method.sample(method.init(KEY, batch), batch, KEY))()
+  return np.sort(np.asarray(drawn["samples"]), axis=None)
+
+
+def test_latents_are_uniform_if_not_told_otherwise_and_must_divide_into_rows():
   net = Generator((ROWS, COLUMNS, 1), WIDTH)
   with pytest.raises(ValueError, match="z has 7 numbers; expected a multiple of 4"):
     net.init(KEY, jnp.zeros((2, 7)), train=True)
-  tx = dict(gen_tx=optax.sgd(0.1), disc_tx=optax.sgd(0.1))
-  method = rnn_gan(Copy(), Discriminator(WIDTH, 1), latent_dim=ROWS * 50, **tx)
-  batch = {"image": jnp.zeros((8, ROWS, 50, 1))}
-  drawn = jax.jit(lambda: method.sample(method.init(KEY, batch), batch, KEY))()
-  z = np.sort(np.asarray(drawn["samples"]), axis=None)
+  z = sampled()
   np.testing.assert_allclose(z, np.linspace(0, 1, z.size), atol=0.05)
+  z = sampled(draw_latent=jax.random.normal)
+  np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=0.06)

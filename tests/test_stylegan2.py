@@ -91,13 +91,16 @@ def test_parameters_are_as_many_as_published(
   assert count(disc, jnp.zeros((1, side, side, 3)), label) == disc_count
 
 
-def test_labels_count_in_the_projection():
-  disc = Discriminator(32, 4, group_size=1, num_classes=3)
+@pytest.mark.parametrize("num_layers", [8, 2])
+def test_labels_count_in_the_projection(num_layers):
+  disc = Discriminator(32, 4, group_size=1, num_classes=3, num_label_layers=num_layers)
   x = normal(2, 8, 8, 1)
   variables = disc.init(KEY, x, jnp.zeros(2, jnp.int32))
   scores = [disc.apply(variables, x, jnp.full(2, i, jnp.int32)) for i in range(3)]
   assert np.isfinite(scores).all()
   assert len(np.unique(np.round(scores, 6))) == 6
+  mapped = variables["params"]["label"]  # The embedding, and the layers after it.
+  assert len(mapped) == 1 + num_layers
 
 
 def test_images_of_other_sides_are_an_error():

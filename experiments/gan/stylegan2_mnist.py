@@ -1,4 +1,4 @@
-"""StyleGAN2 on MNIST at 16x16: demodulation, lazy R1, skips.
+"""StyleGAN2 on MNIST at 16x16: demodulation, lazy R1, skips, labels.
 
   jaxgen train gan/stylegan2_mnist --workdir=runs/stylegan2_mnist
 
@@ -7,16 +7,26 @@ Paper: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, Analyzing and Improvin
 Dataset: mnist (TFDS), 60,000 / 10,000 images, resized to 16x16.
 Published: no number for plain MNIST.
 Measure: frechet --metrics=frechet,prdc,labels --features=classifier
-Ours: frechet 218.8 (test set 0.71), precision 0.83, recall 0.00, confidence of a
-  classifier 0.765 (training set 0.989), label entropy 1.88 nats (2.30), 10 classes.
-After 96,000 images the grid of 64 was looked at: sharp strokes, but five or six figures
-in all places, of which some read as 1, 2, 3 or 6: modes are missing. The metric
-`diversity` falls from 1.3 to 0.4 within 700 steps and rises to 0.6 to 0.7 again.
-What collapsed to one figure (grids looked at): equal learning rates of 2e-3, the
-mapping network's a hundredth of that, with or without path lengths and mixing. The
-networks equal the authors' to 4e-15 (float64); the paper trains on hundreds of times as
-many images.
-Hardware: 2 cores of an AMD EPYC. Wall clock: 5 min. Seed 0.
+Ours: frechet 94.9 (test set 0.71), precision 0.95, recall 0.00, label accuracy 0.996,
+  confidence of a classifier 0.977 (training set 0.989), label entropy 2.30 nats (2.30).
+Labels work and variety does not: the grid of step 2,400 was looked at, and shows a clean
+digit for every label, always the same one (2 and 8 are ragged). The latent is hardly
+used, so most of this distance is the variety within a class. `diversity`, which sees
+classes, falls from 1.7 to 0.62 at step 300, rises to 0.94 by step 1,100 and is 0.78 at
+step 2,300.
+What mattered, by a script, 32 images per step, at most 1,000 steps: with r1_gamma 0.1
+to 1 (and 3, as part of the same update as the loss) the networks collapse, to a
+diversity of 0.3 to 0.5 within 400 steps, with labels and without, at equal rates of the
+networks or four times as much for the discriminator. With r1_gamma 5 on every 16th step
+the gradients of R1 decide Adam's step size in between, the discriminator is slow and
+smooth, and diversity comes back; without labels at rates of 1e-3 it has Frechet 313 (of
+2,000 samples) and shapes of 0, 5, 7 and 9 after 1,000 steps. At 8x8 nothing collapses,
+with r1_gamma 0.3 and equal rates either. The former settings (no labels, r1_gamma 0.3,
+a discriminator four times as fast) had 218.8 and recall 0.00 after 3,000 steps.
+The networks equal the authors' to 4e-15 (float64); the paper trains on hundreds of times
+as many images.
+Hardware: 2 cores of an AMD EPYC, of which a fifth to a half of one was ours. Wall clock:
+24 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -33,17 +43,16 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 32,
-      "num_steps": 3_000,
+      "num_steps": 2_500,
       "image_size": 16,
-      "gen_lr": 1e-3,
-      "disc_lr": 4e-3,
+      "lr": 2e-3,  # Appendix B
       "latent_dim": 64,
       "w_dim": 64,
-      "num_mapping_layers": 2,  # the paper: 8
+      "num_mapping_layers": 2,  # of both networks; the paper: 8
       "mapping_lr_multiplier": 1.0,  # the paper: 0.01
-      "channel_base": 384,
+      "channel_base": 256,
       "channel_max": 32,
-      "r1_gamma": 0.3,  # the paper: 10, at 1024x1024
+      "r1_gamma": 5.0,  # the paper: 10
       "r1_interval": 16,
       "ema_images": 5_000,
     }
@@ -54,20 +63,22 @@ def build(config):
   widths = dict(channel_base=config.channel_base, channel_max=config.channel_max)
   gen = StyleGenerator(
     Mapping(
-      *(config.num_mapping_layers, config.w_dim, config.w_dim),
+      *(config.num_mapping_layers, config.w_dim, config.w_dim, 10),
       lr_multiplier=config.mapping_lr_multiplier,
     ),
     Synthesis(config.image_size, channels=1, **widths),
     w_dim=config.w_dim,
     mixing_probability=0.0,
   )
+  disc = Discriminator(
+    num_classes=10, num_label_layers=config.num_mapping_layers, **widths
+  )
   mnist = dict(batch_size=config.batch_size, image_size=config.image_size, channels=1)
   return dict(
     method=stylegan2(
-      gen,
-      Discriminator(**widths),
-      gen_tx=optax.adam(config.gen_lr, b1=0.0, b2=0.99),
-      disc_tx=lazy_adam(config.disc_lr, config.r1_interval),
+      *(gen, disc),
+      gen_tx=optax.adam(config.lr, b1=0.0, b2=0.99),
+      disc_tx=lazy_adam(config.lr, config.r1_interval),
       batch_size=config.batch_size,
       latent_dim=config.latent_dim,
       r1=Lazy(config.r1_gamma, config.r1_interval),

@@ -215,6 +215,7 @@ def rnn_gan(
   match_features: bool = True,
   freeze_share: float = 0.7,
   ema_decay: float = 0.0,
+  draw_latent: Callable = random.uniform,
 ) -> Method:
   """Two recurrent players, of whom the judge waits while it is too strong.
 
@@ -223,11 +224,12 @@ def rnn_gan(
     disc: As `Discriminator`.
     gen_tx: Optimiser of `gen`; the paper uses SGD at 0.1 with L2 regularisation.
     disc_tx: The same of `disc`.
-    latent_dim: Length of z ~ U(0, 1): steps times numbers per step.
+    latent_dim: Length of z: steps times numbers per step.
     match_features: Whether the generator minimises `match_pairs`; else the
       non-saturating loss.
     freeze_share: See `freezing`; 0 never freezes.
     ema_decay: See `two_player`; the paper keeps no average.
+    draw_latent: (key, shape, dtype) -> z; the paper's is U(0, 1).
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; see `two_player`. The
@@ -241,6 +243,6 @@ def rnn_gan(
     disc_tx=skip_no_gradient(disc_tx),
     latent_dim=latent_dim,
     ema_decay=ema_decay,
-    draw_latent=random.uniform,
+    draw_latent=draw_latent,
     gen_loss=match_pairs if match_features else None,
   )

@@ -218,6 +218,7 @@ class Discriminator(nn.Module):
     group_size: Of the minibatch deviation; it must divide the batch of a device.
     num_classes: 0 ignores the label. With classes a score is the inner product of
       features and a mapped label.
+    num_label_layers: Of the network that maps the label.
     dtype: Of the features; parameters, the last layers and scores are float32.
   """
 
@@ -226,6 +227,7 @@ class Discriminator(nn.Module):
   residual: bool = True
   group_size: int = 4
   num_classes: int = 0
+  num_label_layers: int = 8
   dtype: Any = None
 
   @nn.compact
@@ -254,9 +256,8 @@ class Discriminator(nn.Module):
     y = activate(EqualDense(sides[4], name="dense")(y))
     if not self.num_classes:
       return EqualDense(1, name="score")(y)[:, 0]
-    embed = Mapping(
-      width=sides[4], out_dim=sides[4], num_classes=self.num_classes, name="label"
-    )
+    layers, width = self.num_label_layers, sides[4]
+    embed = Mapping(layers, width, width, self.num_classes, name="label")
     mapped = embed(jnp.zeros((batch, 0), y.dtype), label)
     score = EqualDense(sides[4], name="score")(y) * mapped
     return score.sum(axis=-1) * sides[4] ** -0.5
