@@ -10,6 +10,7 @@ import pytest
 from jaxgen.gan.rnn_gan import (
   Discriminator,
   Generator,
+  each_step,
   freezing,
   match_pairs,
   mean_probability,
@@ -128,6 +129,18 @@ def test_freezing_below_a_share_of_the_opponents_loss(score, frozen):
   np.testing.assert_allclose(value, expected, rtol=1e-6)
   for got, full in zip(grads, moving, strict=True):
     np.testing.assert_allclose(got, 0 * full if frozen else full, rtol=1e-6)
+
+
+def test_a_step_judged_real_hides_the_others_from_the_mean_probability_only():
+  """At logits 20 and -20, -log D has no slope; the mean of both -log D's has -1/2."""
+  logits = jnp.array([[20.0, -20.0]])
+  slope = lambda score: jax.grad(lambda x: non_saturating.gen(score(x)))(logits)
+  np.testing.assert_allclose(slope(mean_probability), [[0, 0]], atol=1e-6)
+  np.testing.assert_allclose(slope(each_step), [[0, -0.5]], atol=1e-6)
+  net = Discriminator(WIDTH, 1, score=each_step)
+  x = jnp.zeros((2, ROWS, COLUMNS, 1))
+  (scores, _), _ = net.init_with_output(KEY, x, train=True)
+  assert scores.shape == (2, ROWS)
 
 
 def test_an_optimiser_without_a_gradient_stands_still():

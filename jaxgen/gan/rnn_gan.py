@@ -6,6 +6,7 @@ matching and freezing (Section 4). A sequence is an image read row by row: each 
 pixels is one time step.
 
 Deviations from the paper:
+  - With `each_step` every step has a score of its own (paper: `mean_probability`).
   - Images in place of music; the generator ends in tanh, for pixels in [-1, 1].
   - The generator minimises -log D(G(z)), as the authors' code does (paper:
     log(1 - D(G(z)))).
@@ -104,28 +105,58 @@ class Generator(nn.Module):
     return rows.reshape(len(z), *self.image_shape)
 
 
+def mean_probability(logits: Array) -> Array:
+  """log D / (1 - D) of D, the mean of sigmoid(logits) over the last axis.
+
+  The probability that a sequence is real is the mean of those of its steps (the paper).
+  Finite where D rounds to 0 or 1. The generator's loss -log D saturates: a step judged
+  real for sure holds D up, whatever the others are, and steps judged false for sure
+  then have no gradient.
+
+  Args:
+    logits: f32 [..., T].
+
+  Returns:
+    f32 [...].
+  """
+  real = jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=-1)
+  fake = jax.nn.logsumexp(jax.nn.log_sigmoid(-logits), axis=-1)
+  return real - fake
+
+
+def each_step(logits: Array) -> Array:
+  """The logits themselves: losses are means over steps, none of which hides another.
+
+  As the recurrent GAN of Esteban, Hyland & Raetsch (2017), arXiv 1706.02633 (from
+  memory).
+  """
+  return logits
+
+
 class Discriminator(nn.Module):
   """Sequences of rows to (scores, features), read in both directions.
 
   One stack of LSTM layers reads forwards, one backwards; a dense layer shared by all
-  steps reads both. The probability that a sequence is real is the mean of those of its
-  steps, D; the score is log D / (1 - D).
+  steps reads both, and `score` turns its logits into scores.
 
   Attributes:
     width: Units of each LSTM layer.
     num_layers: LSTM layers of each direction.
     dtype: Of the computation; parameters and outputs are float32.
+    score: Logits of all steps, f32 [B, H], to scores, f32 [B, ...]. The paper's is
+      `mean_probability`; `each_step` judges every step by itself.
   """
 
   width: int = 350
   num_layers: int = 2
   dtype: Any = None
+  score: Callable[[Array], Array] = mean_probability
 
   @nn.compact
   def __call__(
     self, x: Array, label: Array | None = None, *, train: bool
   ) -> tuple[Array, Array]:
-    """x f32 [B, H, W, C] in [-1, 1] -> (f32 [B], f32 [B, H, 2 * width])."""
+    """x f32 [B, H, W, C] in [-1, 1] -> (scores, features f32 [B, H, 2 * width])."""
     rows = x.reshape(*x.shape[:2], -1)
     ends = []
     for name in ("forwards", "backwards"):
@@ -137,23 +168,7 @@ class Discriminator(nn.Module):
       ends.append(h)
     features = jnp.concatenate(ends, axis=-1).astype(x.dtype)
     logits = nn.Dense(1, dtype=self.dtype, name="last")(features)[..., 0]
-    return mean_probability(logits.astype(x.dtype)), features
-
-
-def mean_probability(logits: Array) -> Array:
-  """log D / (1 - D) of D, the mean of sigmoid(logits) over the last axis.
-
-  Finite where D rounds to 0 or 1.
-
-  Args:
-    logits: f32 [..., T].
-
-  Returns:
-    f32 [...].
-  """
-  real = jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=-1)
-  fake = jax.nn.logsumexp(jax.nn.log_sigmoid(-logits), axis=-1)
-  return real - fake
+    return self.score(logits.astype(x.dtype)), features
 
 
 def freezing(loss: AdversarialLoss, share: float) -> AdversarialLoss:
