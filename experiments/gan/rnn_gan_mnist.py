@@ -36,7 +36,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 64,
-      "num_steps": 3_000,
+      "num_steps": 1_500,
       "lr": 1e-3,
       "b1": 0.5,
       "image_size": 14,
