@@ -41,7 +41,7 @@ def get_config():
     {
       "stage_one": "runs/vae/vq_vae_mnist/seed_0",
       "batch_size": 64,
-      "num_steps": 1_000,  # 1.1 epochs
+      "num_steps": 3_000,  # 3.2 epochs
       "lr": 3e-3,
       "warmup_steps": 200,
       "b2": 0.96,  # the authors' configuration, and the next
