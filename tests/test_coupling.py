@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.nn import bijection, coupling
+from jaxgen.nn import bijection, coupling, multi_scale
 
 SHAPE = (2, 4, 2)  # H, W, C of the images here
 
@@ -34,9 +34,9 @@ LAYERS = {
   "batch norm": bijection.FlowBatchNorm(2),
   "1x1": bijection.Invertible1x1(2, lu=False),
   "1x1 LU": bijection.Invertible1x1(2),
-  "squeeze": coupling.Squeeze(),
-  "scales": coupling.MultiScale(
-    [[bijection.ActNorm(2)], [coupling.Squeeze()]],
+  "squeeze": multi_scale.Squeeze(),
+  "scales": multi_scale.MultiScale(
+    [[bijection.ActNorm(2)], [multi_scale.Squeeze()]],
     SHAPE,
     [Conditioner(), Conditioner()],
   ),
@@ -159,10 +159,10 @@ def test_1x1_starts_as_a_rotation_and_has_the_determinant_of_its_diagonal():
 
 def test_squeeze_keeps_the_squares_together():
   x = jnp.arange(16).reshape(1, 4, 4, 1).astype(jnp.float32)
-  z, _ = coupling.Squeeze().apply({}, x)
+  z, _ = multi_scale.Squeeze().apply({}, x)
   np.testing.assert_array_equal(z[0, 0, 1], [2, 3, 6, 7])
   two = jnp.concatenate([x, x + 100], axis=-1)
-  z, _ = coupling.Squeeze().apply({}, two)
+  z, _ = multi_scale.Squeeze().apply({}, two)
   np.testing.assert_array_equal(z[0, 1, 0], [8, 9, 12, 13, 108, 109, 112, 113])
 
 
@@ -184,7 +184,7 @@ def test_a_split_prior_is_a_gaussian_of_what_leaves():
     )
     kept, left = jnp.split(norm, 2, axis=-1)
     expected = plain_det
-    last = coupling.Squeeze().apply({}, kept)[0]
+    last = multi_scale.Squeeze().apply({}, kept)[0]
     for i, (seen, out) in enumerate([(kept, left), (jnp.zeros_like(last), last)]):
       says = {"params": variables["params"][f"priors_{i}"]}
       mean, log_std = Conditioner().apply(says, seen, False)

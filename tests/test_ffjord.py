@@ -13,9 +13,9 @@ from scipy.linalg import expm
 from jaxgen.flow.ffjord import (
   ContinuousFlow,
   Dynamics,
-  Network,
   estimated_trace,
   exact_trace,
+  network,
 )
 from jaxgen.ops.ode import NUM_STAGES, Tolerance, solve
 
@@ -47,8 +47,8 @@ def rattled(net, *inputs, scale=0.5):
 
 
 @functools.cache
-def network(tolerance=FINE, shape=SHAPE, scale=0.5):
-  net = Network(shape, (8,), time=1.2, tolerance=tolerance)
+def network_of(tolerance=FINE, shape=SHAPE, scale=0.5):
+  net = network(shape, hidden_dims=(8,), time=1.2, tolerance=tolerance)
   with jax.enable_x64(True):
     return net, rattled(net, jnp.zeros((1, *shape)), scale=scale)
 
@@ -66,7 +66,7 @@ def test_linear_dynamics_in_closed_form():
 
 
 def test_log_det_is_that_of_the_jacobian_and_inverse_undoes():
-  net, variables = network()
+  net, variables = network_of()
   with jax.enable_x64(True):
     x = jax.random.normal(KEY, (4, *SHAPE), jnp.float64)
     z, log_det = jit(net.apply)(variables, x)
@@ -82,7 +82,7 @@ def test_log_det_is_that_of_the_jacobian_and_inverse_undoes():
 
 
 def test_inverse_in_single_precision():
-  net, variables = network(Tolerance(1e-6, 1e-6), scale=0.3)
+  net, variables = network_of(Tolerance(1e-6, 1e-6), scale=0.3)
   single = jax.tree.map(lambda v: v.astype(np.float32), variables)
   x = jax.random.normal(KEY, (64, *SHAPE))
   z, _ = jit(net.apply)(single, x)
@@ -93,7 +93,7 @@ def test_inverse_in_single_precision():
 
 
 def test_density_of_two_values_integrates_to_one():
-  net, variables = network(Tolerance(1e-6, 1e-6), (1, 2, 1), 0.4)
+  net, variables = network_of(Tolerance(1e-6, 1e-6), (1, 2, 1), 0.4)
   with jax.enable_x64(True):
     line, step = np.linspace(-12, 12, 121, retstep=True)
     grid = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, 1, 2, 1))
@@ -103,7 +103,7 @@ def test_density_of_two_values_integrates_to_one():
 
 
 def test_estimate_is_unbiased_and_draws_for_every_row():
-  net, variables = network(Tolerance(1e-6, 1e-6))
+  net, variables = network_of(Tolerance(1e-6, 1e-6))
   with jax.enable_x64(True):
     x = jnp.repeat(jax.random.normal(KEY, (1, *SHAPE), jnp.float64), 20_000, 0)
     train = lambda v, key: net.apply(v, x, train=True, rngs={"draws": key})

@@ -21,7 +21,7 @@ import pytest
 
 from jaxgen import parallel
 from jaxgen.flow import glow, likelihood, nice, realnvp
-from jaxgen.nn import bijection, coupling
+from jaxgen.nn import bijection, coupling, multi_scale
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_glow.npz"
 KEY = jax.random.key(5)
@@ -151,7 +151,7 @@ def test_first_step_standardises_by_its_batch_and_later_ones_do_not(small):
   for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(found[2]), strict=True):
     np.testing.assert_array_equal(a, b)
   x, _ = likelihood.space(net).observe(batch["image"], jax.random.key(0))
-  squeezed, _ = coupling.Squeeze().apply({}, x)
+  squeezed, _ = multi_scale.Squeeze().apply({}, x)
   seen = found[1]["levels_0_1"]
   np.testing.assert_allclose(seen["mean"], squeezed.mean((0, 1, 2)), atol=1e-5)
   np.testing.assert_allclose(seen["std"], squeezed.std((0, 1, 2)), rtol=1e-4)

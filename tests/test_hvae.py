@@ -13,9 +13,10 @@ import optax
 import pytest
 
 from jaxgen.run import load_experiment
-from jaxgen.vae import hvae_networks
+from jaxgen.vae import hvae_blocks, hvae_networks
 from jaxgen.vae.hvae import clip_and_skip, hvae
-from jaxgen.vae.hvae_networks import Ladder, Latent
+from jaxgen.vae.hvae_blocks import Latent
+from jaxgen.vae.hvae_networks import Ladder
 from jaxgen.vae.likelihoods import gaussian_pixels, rgb_logistic_pixels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,7 +165,7 @@ def test_loss_is_that_of_warm_up_and_free_bits(small):
   pixel_key, z_key = jax.random.split(KEY)
   x = jax.random.bernoulli(pixel_key, (batch["image"] + 1) / 2).astype(jnp.float32)
   outputs, latents = bound.infer(bound.encode(x), z_key)
-  kls = np.array([hvae_networks.kl(latent).mean() for latent in latents])
+  kls = np.array([hvae_blocks.kl(latent).mean() for latent in latents])
   log_p = x * outputs - jax.nn.softplus(outputs)
   reconstruction = float(log_p.sum((1, 2, 3)).mean())
   assert kls.min() < 0.2 < kls.max()  # Free bits matter here.
@@ -286,7 +287,7 @@ def test_same_weights_give_the_authors_outputs_bounds_and_gradients():
     def total(seen):
       level = net.bind({"params": params})
       outputs, latents = level.infer(level.encode(seen), None)
-      kl = jnp.stack([hvae_networks.kl(latent) for latent in latents])
+      kl = jnp.stack([hvae_blocks.kl(latent) for latent in latents])
       nll = -likelihood.log_prob(target, outputs) / 192
       return kl.sum() + (outputs**2).sum(), (outputs, kl, nll)
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxgen.flow.likelihood import normal
-from jaxgen.flow.maf import Conditioner, Network, maf
+from jaxgen.flow.maf import Conditioner, maf, network
 from jaxgen.nn.bijection import affine
 from jaxgen.nn.made import AffineAutoregressive, Made
 
@@ -57,7 +57,7 @@ def test_made_refuses_what_is_no_order():
 
 
 def test_a_new_network_is_the_identity():
-  net = Network((2, 2, 1), 8, 2)
+  net = network((2, 2, 1), hidden_dim=8, num_layers=2)
   x = jax.random.normal(KEY, (3, 2, 2, 1))
   z, log_det = jax.jit(lambda: net.init_with_output(KEY, x)[0])()
   np.testing.assert_array_equal(z, x.reshape(3, 4))
@@ -82,7 +82,7 @@ def test_constant_mu_and_alpha_are_a_gaussian():
 
 def test_log_det_is_the_jacobians_and_inverse_undoes():
   """In float64; orders alternate, running averages are random."""
-  net = Network((2, 3, 1), 12, num_layers=3, has_batch_norm=True)
+  net = network((2, 3, 1), hidden_dim=12, num_layers=3, has_batch_norm=True)
   with jax.enable_x64(True):
     x = jax.random.normal(KEY, (4, 2, 3, 1), jnp.float64)
     variables = randomized(jax.jit(net.init)(KEY, x))
@@ -106,7 +106,7 @@ def test_log_det_is_the_jacobians_and_inverse_undoes():
 
 
 def test_density_of_two_values_integrates_to_one():
-  net = Network((1, 2, 1), 8, num_layers=2, has_batch_norm=True)
+  net = network((1, 2, 1), hidden_dim=8, num_layers=2, has_batch_norm=True)
   line, step = np.linspace(-12, 12, 601, retstep=True)
   grid = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 1, 2, 1)
   with jax.enable_x64(True):
@@ -118,7 +118,7 @@ def test_density_of_two_values_integrates_to_one():
 
 def test_parameter_count_of_nflows():
   """nflows' MaskedAutoregressiveFlow(784, 1024, 5, 1), counted in torch."""
-  net = Network((28, 28, 1))
+  net = network((28, 28, 1))
   variables = jax.eval_shape(net.init, KEY, jnp.zeros((1, 28, 28, 1)))
   assert sum(v.size for v in jax.tree.leaves(variables)) == 22_551_200
 
@@ -183,7 +183,7 @@ def test_log_prob_is_nflows(kind):
 
 def test_training_finds_the_density_of_correlated_pixels():
   """The second pixel is the first and a Gaussian of 15 levels: 6.8 bits at least."""
-  net = Network((1, 2, 1), 16, num_layers=1)
+  net = network((1, 2, 1), hidden_dim=16, num_layers=1)
   tx = optax.adam(optax.cosine_decay_schedule(0.02, 400))
   method = maf(net, tx=tx, alpha=None)
   rng = np.random.default_rng(0)

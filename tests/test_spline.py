@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxgen.flow.likelihood import normal
-from jaxgen.flow.neural_spline import Network, neural_spline
+from jaxgen.flow.neural_spline import network, neural_spline
 from jaxgen.ops import spline
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_maf.npz"
@@ -110,7 +110,7 @@ def wild(net, x, scale=0.3):
 
 
 def test_log_det_is_the_jacobians_and_inverse_undoes():
-  net = Network((2, 2, 1), 8, num_layers=2, num_blocks=1, num_bins=4)
+  net = network((2, 2, 1), hidden_dim=8, num_layers=2, num_blocks=1, num_bins=4)
   with jax.enable_x64(True):
     x = 2 * jax.random.normal(KEY, (6, 2, 2, 1), jnp.float64)
     variables = wild(net, x)
@@ -131,7 +131,7 @@ def test_log_det_is_the_jacobians_and_inverse_undoes():
 
 
 def test_density_of_two_values_integrates_to_one():
-  net = Network((1, 2, 1), 8, num_layers=2, num_blocks=1, num_bins=4)
+  net = network((1, 2, 1), hidden_dim=8, num_layers=2, num_blocks=1, num_bins=4)
   line, step = np.linspace(-8, 8, 601, retstep=True)
   grid = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 1, 2, 1)
   with jax.enable_x64(True):
@@ -143,7 +143,7 @@ def test_density_of_two_values_integrates_to_one():
 
 def test_training_finds_a_density_of_two_modes():
   """Pixels near black or near white, each of 4 levels: 3 bits are the least."""
-  net = Network((1, 2, 1), 16, num_layers=2, num_blocks=1)
+  net = network((1, 2, 1), hidden_dim=16, num_layers=2, num_blocks=1)
   method = neural_spline(net, tx=optax.adam(0.01))
   level = np.random.default_rng(0).choice([10, 11, 12, 13, 240, 241, 242, 243], 256)
   batch = {"image": jnp.asarray(level.reshape(128, 1, 2, 1) / 127.5 - 1, jnp.float32)}
@@ -158,4 +158,4 @@ def test_training_finds_a_density_of_two_modes():
 
 def test_odd_numbers_of_values_are_refused():
   with pytest.raises(ValueError, match=r"\(1, 3, 1\)"):
-    Network((1, 3, 1)).init(KEY, jnp.zeros((2, 1, 3, 1)))
+    network((1, 3, 1))

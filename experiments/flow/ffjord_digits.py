@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.flow.ffjord import Network, Tolerance, ffjord
+from jaxgen.flow.ffjord import Tolerance, ffjord, network
 from jaxgen.train import Every
 
 
@@ -48,7 +48,7 @@ def get_config():
 
 def build(config):
   tolerance = Tolerance(config.tolerance, config.tolerance, config.max_steps)
-  net = Network((8, 8, 1), config.hidden_dims, tolerance=tolerance)
+  net = network((8, 8, 1), hidden_dims=config.hidden_dims, tolerance=tolerance)
   lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
   tx = optax.chain(
     optax.clip_by_global_norm(config.clip_norm),

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.flow.maf import Network, maf
+from jaxgen.flow.maf import maf, network
 from jaxgen.train import Every
 
 
@@ -51,7 +51,7 @@ SMALL = {
 
 
 def build(config):
-  net = Network(
+  net = network(
     (28, 28, 1),
     hidden_dim=config.hidden_dim,
     num_layers=config.num_layers,

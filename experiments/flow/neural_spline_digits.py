@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.flow.neural_spline import Network, neural_spline
+from jaxgen.flow.neural_spline import network, neural_spline
 from jaxgen.train import Every
 
 
@@ -44,7 +44,7 @@ def get_config():
 
 
 def build(config):
-  net = Network(
+  net = network(
     (8, 8, 1),
     hidden_dim=config.hidden_dim,
     num_layers=config.num_layers,

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.flow.residual_flow import Network, residual_flow
+from jaxgen.flow.residual_flow import network, residual_flow
 from jaxgen.train import Every
 
 
@@ -40,7 +40,12 @@ def get_config():
 
 
 def build(config):
-  net = Network((8, 8, 1), config.hidden_dims, config.num_blocks, config.bound)
+  net = network(
+    (8, 8, 1),
+    hidden_dims=config.hidden_dims,
+    num_blocks=config.num_blocks,
+    bound=config.bound,
+  )
   lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
   tx = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adamw(lr, weight_decay=config.weight_decay)

@@ -8,7 +8,7 @@ Paper: Burgess et al., Understanding disentangling in beta-VAE (2018), arXiv 180
 Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
   Bernoulli(pixel / 255) each time an image is used.
 Published: no number on MNIST; the papers' are of dSprites.
-Measure: kl --metrics=eval,nll
+Measure: kl --metrics=eval
 Ours: not measured: the run waits for a free machine.
 """
 

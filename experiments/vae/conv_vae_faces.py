@@ -29,10 +29,10 @@ from jaxgen.vae.vae import vae
 def get_config():
   return ConfigDict(
     {
-      "path": "",  # a folder of images
+      "path": "orl_faces",  # a folder of images, see above
       "image_size": 64,
       "batch_size": 32,
-      "num_steps": 10_000,
+      "num_steps": 2_000,
       "lr": 1e-3,
       "widths": (32, 32, 64, 64),
       "latent_dim": 32,
@@ -40,8 +40,6 @@ def get_config():
     }
   )
 
-
-SMALL = {"num_steps": 400}
 
 LIKELIHOODS = {
   "logistic": logistic_pixels(),

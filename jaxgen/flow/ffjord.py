@@ -33,7 +33,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
-from jaxgen.nn.bijection import ActNorm, backward, forward
+from jaxgen.nn.bijection import ActNorm, Flattened
 from jaxgen.ops.ode import Alone, Tolerance, estimated_trace, exact_trace, solve
 
 
@@ -103,35 +103,23 @@ class ContinuousFlow(nn.Module):
     return dict(start=start, end=end, tolerance=self.tolerance)
 
 
-class Network(nn.Module):
+def network(
+  shape: tuple[int, int, int],
+  *,
+  tolerance: Tolerance,
+  hidden_dims: tuple[int, ...] = (64, 64),
+  time: float = 1.0,
+) -> Flattened:
   """Actnorm and a continuous flow.
 
-  Attributes:
+  Args:
     shape: (H, W, C) of an image.
+    tolerance: Of the solver.
     hidden_dims: Of the dynamics.
     time: T.
-    tolerance: Of the solver.
   """
-
-  shape: tuple[int, int, int]
-  hidden_dims: tuple[int, ...] = (64, 64)
-  time: float = 1.0
-  tolerance: Tolerance = Tolerance()
-
-  def setup(self) -> None:
-    size = math.prod(self.shape)
-    dynamics = Dynamics(self.hidden_dims)
-    flow = ContinuousFlow(dynamics, self.time, self.tolerance)
-    self.layers = [ActNorm(size), flow]
-
-  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
-    """x f32 [B, H, W, C] -> z f32 [B, D], log_det f32 [B]."""
-    return forward(self.layers, x.reshape(len(x), -1), train)
-
-  def inverse(self, z: Array) -> tuple[Array, Array]:
-    """z f32 [B, D] -> x f32 [B, H, W, C], log_det f32 [B]."""
-    x, log_det = backward(self.layers, z)
-    return x.reshape(-1, *self.shape), log_det
+  flow = ContinuousFlow(Dynamics(hidden_dims), time, tolerance)
+  return Flattened(shape, [ActNorm(math.prod(shape)), flow])
 
 
 def ffjord(
@@ -140,7 +128,7 @@ def ffjord(
   """`likelihood.density`, trained on estimates of the trace and evaluated exactly.
 
   Args:
-    net: As `Network`.
+    net: As from `network`.
     tx: Its optimiser.
     **options: Of `likelihood.density`.
   """

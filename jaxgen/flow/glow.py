@@ -30,7 +30,8 @@ import optax
 from jaxgen.flow.likelihood import density, space
 from jaxgen.method import Array, Batch, Method, TrainState
 from jaxgen.nn.bijection import ActNorm, Invertible1x1
-from jaxgen.nn.coupling import MultiScale, SplitCoupling, Squeeze
+from jaxgen.nn.coupling import SplitCoupling
+from jaxgen.nn.multi_scale import MultiScale, Squeeze
 
 NUM_STRENGTHS = 7  # of "attribute"
 

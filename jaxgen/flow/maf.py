@@ -28,7 +28,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
-from jaxgen.nn.bijection import FlowBatchNorm, backward, forward
+from jaxgen.nn.bijection import Flattened, FlowBatchNorm
 from jaxgen.nn.made import AffineAutoregressive, Made
 
 
@@ -46,10 +46,20 @@ class Conditioner(nn.Module):
     return -mu * jnp.exp(-alpha), -alpha
 
 
-class Network(nn.Module):
-  """Autoregressive layers, of images row by row, channels last, and of the reverse.
+def network(
+  shape: tuple[int, int, int],
+  *,
+  hidden_dim: int = 1024,
+  num_layers: int = 5,
+  num_blocks: int = 1,
+  is_residual: bool = True,
+  has_batch_norm: bool = False,
+) -> Flattened:
+  """Autoregressive layers, in the order of pixels and in its reverse by turns.
 
-  Attributes:
+  An inverse is as many passes of each layer as an image has values.
+
+  Args:
     shape: (H, W, C) of an image.
     hidden_dim: Units of each hidden layer.
     num_layers: The paper's MAF (5) has 5.
@@ -57,36 +67,14 @@ class Network(nn.Module):
     is_residual: The same.
     has_batch_norm: After each layer.
   """
-
-  shape: tuple[int, int, int]
-  hidden_dim: int = 1024
-  num_layers: int = 5
-  num_blocks: int = 1
-  is_residual: bool = True
-  has_batch_norm: bool = False
-
-  def setup(self) -> None:
-    size = math.prod(self.shape)
-    self.layers = [
-      layer for i in range(self.num_layers) for layer in self._layers(i, size)
-    ]
-
-  def _layers(self, i: int, size: int) -> list[nn.Module]:
+  size, layers = math.prod(shape), []
+  for i in range(num_layers):
     order = np.arange(size)[:: -1 if i % 2 else 1]
-    made = Made(
-      order, self.hidden_dim, self.num_blocks, 2, is_residual=self.is_residual
-    )
-    norms = [FlowBatchNorm(size)] if self.has_batch_norm else []
-    return [AffineAutoregressive(Conditioner(made), order), *norms]
-
-  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
-    """x f32 [B, H, W, C] -> z f32 [B, D], log_det f32 [B]."""
-    return forward(self.layers, x.reshape(len(x), -1), train)
-
-  def inverse(self, z: Array) -> tuple[Array, Array]:
-    """z f32 [B, D] -> x f32 [B, H, W, C], log_det f32 [B]; D passes of each layer."""
-    x, log_det = backward(self.layers, z)
-    return x.reshape(-1, *self.shape), log_det
+    made = Made(order, hidden_dim, num_blocks, 2, is_residual=is_residual)
+    layers.append(AffineAutoregressive(Conditioner(made), order))
+    if has_batch_norm:
+      layers.append(FlowBatchNorm(size))
+  return Flattened(shape, layers)
 
 
 def maf(
@@ -99,7 +87,7 @@ def maf(
   """`likelihood.density` of logits of images.
 
   Args:
-    net: As `Network`.
+    net: As from `network`.
     tx: Its optimiser.
     alpha: Of the logit (MNIST: 1e-6; CIFAR-10: 0.05); None: y - 0.5, no logit.
     **options: Of `likelihood.density`.

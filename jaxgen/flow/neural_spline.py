@@ -25,7 +25,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
-from jaxgen.nn.bijection import ActNorm, Invertible1x1, backward, forward
+from jaxgen.nn.bijection import ActNorm, Flattened, Invertible1x1
 from jaxgen.nn.coupling import SplitCoupling
 from jaxgen.ops import spline
 
@@ -81,10 +81,18 @@ class SplineCoupling(SplitCoupling):
     return self._join(passed, other), log_slope.sum(-1)
 
 
-class Network(nn.Module):
+def network(
+  shape: tuple[int, int, int],
+  *,
+  hidden_dim: int = 256,
+  num_layers: int = 10,
+  num_blocks: int = 2,
+  num_bins: int = 8,
+  bound: float = 3.0,
+) -> Flattened:
   """Actnorm, linear layer and spline coupling in turn, then a last linear layer.
 
-  Attributes:
+  Args:
     shape: (H, W, C) of an image; H W C must be even.
     hidden_dim: Of conditioners.
     num_layers: Couplings; each linear layer mixes the halves anew.
@@ -92,38 +100,14 @@ class Network(nn.Module):
     num_bins: K (8 in the paper's tables).
     bound: Of the splines (paper: 3).
   """
-
-  shape: tuple[int, int, int]
-  hidden_dim: int = 256
-  num_layers: int = 10
-  num_blocks: int = 2
-  num_bins: int = 8
-  bound: float = 3.0
-
-  def setup(self) -> None:
-    size = math.prod(self.shape)
-    if size % 2:
-      raise ValueError(f"shape={self.shape}: expected an even number of values")
-    layers = []
-    for _ in range(self.num_layers):
-      conditioner = Conditioner(
-        size // 2, self.num_bins, self.hidden_dim, self.num_blocks
-      )
-      layers += [
-        ActNorm(size),
-        Invertible1x1(size),
-        SplineCoupling(conditioner, bound=self.bound),
-      ]
-    self.layers = [*layers, Invertible1x1(size)]
-
-  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
-    """x f32 [B, H, W, C] -> z f32 [B, D], log_det f32 [B]."""
-    return forward(self.layers, x.reshape(len(x), -1), train)
-
-  def inverse(self, z: Array) -> tuple[Array, Array]:
-    """z f32 [B, D] -> x f32 [B, H, W, C], log_det f32 [B]."""
-    x, log_det = backward(self.layers, z)
-    return x.reshape(-1, *self.shape), log_det
+  size, layers = math.prod(shape), []
+  if size % 2:
+    raise ValueError(f"shape={shape}: expected an even number of values")
+  for _ in range(num_layers):
+    conditioner = Conditioner(size // 2, num_bins, hidden_dim, num_blocks)
+    coupling = SplineCoupling(conditioner, bound=bound)
+    layers += [ActNorm(size), Invertible1x1(size), coupling]
+  return Flattened(shape, [*layers, Invertible1x1(size)])
 
 
 def neural_spline(
@@ -132,7 +116,7 @@ def neural_spline(
   """`likelihood.density` of images; num_levels=32 are the paper's 5 bits.
 
   Args:
-    net: As `Network`.
+    net: As from `network`.
     tx: Its optimiser.
     **options: Of `likelihood.density`.
   """

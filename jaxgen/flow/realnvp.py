@@ -27,13 +27,8 @@ import optax
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
 from jaxgen.nn.bijection import FlowBatchNorm
-from jaxgen.nn.coupling import (
-  MaskedCoupling,
-  MultiScale,
-  SplitCoupling,
-  Squeeze,
-  checkerboard,
-)
+from jaxgen.nn.coupling import MaskedCoupling, SplitCoupling, checkerboard
+from jaxgen.nn.multi_scale import MultiScale, Squeeze
 
 
 class ResidualConditioner(nn.Module):

@@ -27,7 +27,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
-from jaxgen.nn.bijection import ActNorm, backward, forward
+from jaxgen.nn.bijection import ActNorm, Flattened
 from jaxgen.nn.lipschitz import LipschitzMlp
 
 
@@ -49,6 +49,9 @@ class Roulette(NamedTuple):
   def survival(self, k: Array) -> Array:
     """P(number of terms >= k), f32 []."""
     return (1 - self.stop) ** jnp.maximum(k - self.num_exact, 0)
+
+
+ROULETTE = Roulette()
 
 
 def estimate_log_det(
@@ -114,7 +117,7 @@ class Block(nn.Module):
   """
 
   residual: nn.Module
-  roulette: Roulette = Roulette()
+  roulette: Roulette = ROULETTE
   max_iterations: int = 1000
 
   def _fixed(self) -> tuple[Callable[[PyTree, Array], Array], PyTree]:
@@ -149,40 +152,30 @@ class Block(nn.Module):
     return x, -exact_log_det(lambda x: fn(variables, x), x)
 
 
-class Network(nn.Module):
+def network(
+  shape: tuple[int, int, int],
+  *,
+  hidden_dims: tuple[int, ...] = (128, 128),
+  num_blocks: int = 8,
+  bound: float = 0.97,
+  roulette: Roulette = ROULETTE,
+) -> Flattened:
   """Actnorm and a residual block in turn, and a last actnorm.
 
-  Attributes:
+  Args:
     shape: (H, W, C) of an image.
     hidden_dims: Of each block.
     num_blocks: Their number.
     bound: Of every layer's 2-norm, below 1.
     roulette: Of the estimates.
   """
-
-  shape: tuple[int, int, int]
-  hidden_dims: tuple[int, ...] = (128, 128)
-  num_blocks: int = 8
-  bound: float = 0.97
-  roulette: Roulette = Roulette()
-
-  def setup(self) -> None:
-    if not 0 < self.bound < 1:
-      raise ValueError(f"bound={self.bound}: expected one between 0 and 1")
-    size, layers = math.prod(self.shape), []
-    for _ in range(self.num_blocks):
-      block = Block(LipschitzMlp(self.hidden_dims, self.bound), self.roulette)
-      layers += [ActNorm(size), block]
-    self.layers = [*layers, ActNorm(size)]
-
-  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
-    """x f32 [B, H, W, C] -> z f32 [B, D], log_det f32 [B]."""
-    return forward(self.layers, x.reshape(len(x), -1), train)
-
-  def inverse(self, z: Array) -> tuple[Array, Array]:
-    """z f32 [B, D] -> x f32 [B, H, W, C], log_det f32 [B]."""
-    x, log_det = backward(self.layers, z)
-    return x.reshape(-1, *self.shape), log_det
+  if not 0 < bound < 1:
+    raise ValueError(f"bound={bound}: expected one between 0 and 1")
+  size, layers = math.prod(shape), []
+  for _ in range(num_blocks):
+    block = Block(LipschitzMlp(hidden_dims, bound), roulette)
+    layers += [ActNorm(size), block]
+  return Flattened(shape, [*layers, ActNorm(size)])
 
 
 def residual_flow(
@@ -191,7 +184,7 @@ def residual_flow(
   """`likelihood.density`, trained on estimates and evaluated exactly.
 
   Args:
-    net: As `Network`.
+    net: As from `network`.
     tx: Its optimiser.
     **options: Of `likelihood.density`.
   """

@@ -54,6 +54,27 @@ def inverse_affine(
   return (z - shift) * jnp.exp(-log_scale), -_sum(log_scale)
 
 
+class Flattened(nn.Module):
+  """Layers on images as vectors, row by row, channels last.
+
+  Attributes:
+    shape: (H, W, C) of an image; D = H W C.
+    layers: On [B, D].
+  """
+
+  shape: tuple[int, int, int]
+  layers: Sequence[nn.Module]
+
+  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+    """x f32 [B, H, W, C] -> z f32 [B, D], log_det f32 [B]."""
+    return forward(self.layers, x.reshape(len(x), -1), train)
+
+  def inverse(self, z: Array) -> tuple[Array, Array]:
+    """z f32 [B, D] -> x f32 [B, H, W, C], log_det f32 [B]."""
+    x, log_det = backward(self.layers, z)
+    return x.reshape(-1, *self.shape), log_det
+
+
 class ActNorm(nn.Module):
   """(x - mean) / std * e^log_scale + shift, by channel.
 

@@ -36,7 +36,7 @@ from jaxgen.method import (
 )
 from jaxgen.vae.likelihoods import bernoulli_pixels, flat
 from jaxgen.vae.training import bound_steps
-from jaxgen.vae.variational import nll
+from jaxgen.vae.variational import NUM_DRAWS, nll
 
 NUM_VARIATIONS = 8
 Condition = Callable[[Batch, Array], tuple[Array, Array]]
@@ -152,7 +152,11 @@ def unknown_log_prob(log_prob: Callable, unknown: Array) -> Callable:
 
 
 def cvae(
-  net: nn.Module, *, tx: optax.GradientTransformation, condition: Condition
+  net: nn.Module,
+  *,
+  tx: optax.GradientTransformation,
+  condition: Condition,
+  nll_draws: int = NUM_DRAWS,
 ) -> Method:
   """A conditional VAE with Bernoulli pixels, on images in [-1, 1].
 
@@ -161,6 +165,8 @@ def cvae(
     tx: Its optimiser.
     condition: `by_label(...)` or `by_part(...)`: (batch, x in {0, 1}) -> c [B, E] and
       the pixels that are to be found, bool [B, H, W, C].
+    nll_draws: Importance samples for each image of the tool nll; the fewer, the larger
+      an NLL comes out.
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and what the condition
@@ -212,12 +218,13 @@ def cvae(
     return {"variations": draw(state, batch, NUM_VARIATIONS, key)}
 
   def nll_tool(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    """-log p(what is to be found | c) in nats by 5,000 importance samples, f32 [B]."""
+    """-log p(what is to be found | c) in nats by `nll_draws` importance samples."""
     pixel_key, z_key = random.split(key)
     x, c, unknown = observe(batch, pixel_key)
     given = Given(bound_to(state.params["net"]), c)
     log_prob = unknown_log_prob(bernoulli.fast_log_prob, unknown)
-    return {"nll": nll((given,), log_prob, x, z_key, prior=given.net.prior(c))}
+    prior = given.net.prior(c)
+    return {"nll": nll((given,), log_prob, x, z_key, nll_draws, prior)}
 
   tools = {"variations": variations, "nll": nll_tool}
   return Method(init, train_step, eval_step, sample, tools)

@@ -38,9 +38,9 @@ from jaxgen.method import (
   update_ema,
 )
 from jaxgen.ops.paths import NUM_POINTS, lerp
-from jaxgen.vae.hvae_networks import kl, log_ratio
+from jaxgen.vae.hvae_blocks import kl, log_ratio
 from jaxgen.vae.likelihoods import Likelihood, bernoulli_pixels
-from jaxgen.vae.variational import corrupt, nll_in_chunks
+from jaxgen.vae.variational import NUM_DRAWS, corrupt, nll_in_chunks
 
 TEMPERATURE = 0.1  # Of what "by_level" draws (VDVAE's code).
 
@@ -74,6 +74,7 @@ def hvae(
   free_bits: float = 0.0,
   warmup_steps: int = 0,
   ema_decay: float | None = None,
+  nll_draws: int = NUM_DRAWS,
 ) -> Method:
   """A hierarchical VAE on images in [-1, 1].
 
@@ -85,6 +86,8 @@ def hvae(
       no gradient (Kingma et al. 2016, there lambda).
     warmup_steps: Over which the KL's weight rises from 0 to 1.
     ema_decay: Of averaged parameters; None keeps no average.
+    nll_draws: Importance samples for each image of the tool nll; the fewer, the larger
+      an NLL comes out.
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]. eval_step gives elbo,
@@ -196,7 +199,7 @@ def hvae(
     return {"by_level": jnp.stack(images, axis=1)}
 
   def nll(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    """-log p(x) of each image in nats by 5,000 importance samples, f32 [B].
+    """-log p(x) of each image in nats by `nll_draws` importance samples, f32 [B].
 
     Also a score of anomaly: large for images that the model finds improbable.
     """
@@ -211,7 +214,7 @@ def hvae(
       return (log_p + sum(map(log_ratio, latents))).reshape(num_draws, len(x))
 
     most = max(x[0].size, *(a[0].size for a in seen))
-    return {"nll": nll_in_chunks(weights_of, len(x), most, z_key)}
+    return {"nll": nll_in_chunks(weights_of, len(x), most, z_key, nll_draws)}
 
   tools = {
     "reconstruct": reconstruct,

@@ -29,7 +29,13 @@ from jaxgen.method import (
 from jaxgen.vae.likelihoods import Likelihood, bernoulli_pixels
 from jaxgen.vae.networks import FullyConnected
 from jaxgen.vae.training import bound_steps
-from jaxgen.vae.variational import Levels, ancestral, log_weights, tools
+from jaxgen.vae.variational import (
+  NUM_DRAWS,
+  Levels,
+  ancestral,
+  log_weights,
+  tools,
+)
 
 
 def one_layer(image_shape: tuple[int, int, int]) -> tuple[nn.Module, ...]:
@@ -78,6 +84,7 @@ def iwae(
   tx: optax.GradientTransformation,
   num_draws: int,
   likelihood: Likelihood | None = None,
+  nll_draws: int = NUM_DRAWS,
 ) -> Method:
   """An importance weighted autoencoder, on images in [-1, 1].
 
@@ -88,6 +95,8 @@ def iwae(
     tx: Optimiser of all.
     num_draws: k. With 1 the bound is the VAE's, by its first estimator.
     likelihood: p(x|z); default `bernoulli_pixels()`, binarised dynamically.
+    nll_draws: Importance samples for each image of the tool nll; the fewer, the larger
+      an NLL comes out.
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]. eval_step gives, in nats
@@ -125,4 +134,5 @@ def iwae(
     num = len(batch["image"])
     return {"samples": ancestral(levels_of(state), likelihood, num, key)}
 
-  return Method(init, train_step, eval_step, sample, tools(levels_of, likelihood))
+  shared = tools(levels_of, likelihood, nll_draws)
+  return Method(init, train_step, eval_step, sample, shared)

@@ -181,13 +181,16 @@ def ancestral(levels: Levels, likelihood: Likelihood, num: int, key: Array) -> A
 
 
 def tools(
-  levels_of: Callable[[TrainState], Levels], likelihood: Likelihood
+  levels_of: Callable[[TrainState], Levels],
+  likelihood: Likelihood,
+  num_draws: int = NUM_DRAWS,
 ) -> dict[str, Callable]:
   """What an encoder and a decoder can do with images, as tools of a method.
 
   Args:
     levels_of: State -> bound modules; all but `nll` use the first alone.
     likelihood: Of the images.
+    num_draws: Importance samples for each image of `nll`.
 
   Returns:
     encode, reconstruct, denoise, interpolate, nll.
@@ -228,13 +231,14 @@ def tools(
     return {"interpolations": _rows(lambda z: decode(state, z), z)}
 
   def nll_tool(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    """-log p(x) of each image in nats by 5,000 importance samples, f32 [B].
+    """-log p(x) of each image in nats by `num_draws` importance samples, f32 [B].
 
     Also a score of anomaly: large for images that the model finds improbable.
     """
     pixel_key, z_key = random.split(key)
     x = observe(batch, pixel_key)
-    return {"nll": nll(levels_of(state), likelihood.fast_log_prob, x, z_key)}
+    log_prob = likelihood.fast_log_prob
+    return {"nll": nll(levels_of(state), log_prob, x, z_key, num_draws)}
 
   return {
     "encode": encode,

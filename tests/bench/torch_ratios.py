@@ -1,21 +1,24 @@
 """Seconds of a train step here and in PyTorch: the same network, batch and arithmetic.
 
-  pip install torch normflows
-  OMP_NUM_THREADS=2 python tests/bench/torch_ratios.py            # all
-  OMP_NUM_THREADS=2 python tests/bench/torch_ratios.py iwae nll
+  pip install torch normflows nflows
+  python tests/bench/torch_ratios.py                      # all, on all cores
+  taskset -c 0 python tests/bench/torch_ratios.py iwae nll  # on one
 
-Prints, for each, the median of seconds in both, and PyTorch's divided by ours (above
-1: ours is faster). Both take turns, so that a busy machine hurts them alike.
+Prints, for each, the median of seconds and of CPU seconds in both, and PyTorch's
+divided by ours (above 1: ours is faster). Both take turns, so that a busy machine hurts
+them alike; CPU seconds, of one core, hardly depend on what else it does.
 float32, Adam, random images; compiling is not counted.
 
   iwae  IWAE, one layer (425,284 parameters in both), batch 20, 50 draws
   glow  2 levels of 4 steps, width 48, 28x28, batch 64, against normflows: the same
         sequence of layers and convolutions, whose scales, borders and priors are
         normflows' own, as the two numbers of parameters show
-  nll   5,000 importance samples per image of the IWAE: images per second here, and by
-        that the minutes of 10,000 test images; peak memory of this process
+  maf   MAF (5) of 28x28 (22,551,200 parameters in both), batch 100, against nflows
+  nll   5,000 importance samples for each of 20 images of the IWAE, 50 at a time in
+        PyTorch; also the minutes of 10,000 images here, and the process's peak memory
 """
 
+import os
 import resource
 import sys
 import time
@@ -24,38 +27,42 @@ import jax
 import numpy as np
 import optax
 
-from jaxgen.flow import glow
+from jaxgen.flow import glow, maf
 from jaxgen.vae.iwae import iwae, one_layer
 
-THREADS = 2
+THREADS = len(os.sched_getaffinity(0))
 KEY = jax.random.key(0)
 SIZE = 784
 
 
 def in_turns(ours, theirs, num=20):
-  """Median seconds of two functions without arguments."""
-  seconds = ([], [])
+  """Medians of two functions without arguments: [[seconds, CPU seconds], ...]."""
+  clocks = lambda: np.array([time.perf_counter(), time.process_time()])
+  taken = ([], [])
   for fn in (ours, theirs):
     fn()  # Compiles, or fills caches.
   for _ in range(num):
-    for fn, times in zip((ours, theirs), seconds, strict=True):
-      start = time.perf_counter()
+    for fn, times in zip((ours, theirs), taken, strict=True):
+      start = clocks()
       fn()
-      times.append(time.perf_counter() - start)
-  return tuple(float(np.median(times)) for times in seconds)
+      times.append(clocks() - start)
+  return np.median(taken, axis=1)
+
+
+def count(state):
+  return sum(x.size for x in jax.tree.leaves(state.params))
 
 
 def stepper(method, batch):
   """One compiled train step as a function without arguments; and the parameters."""
   state = jax.jit(method.init)(KEY, batch)
   step, held = jax.jit(method.train_step, donate_argnums=0), [state]
-  num = sum(x.size for x in jax.tree.leaves(state.params))
 
   def run():
     held[0], metrics = step(held[0], batch, KEY)
     jax.block_until_ready(metrics)
 
-  return run, num
+  return run, count(state)
 
 
 def torch_stepper(net, loss):
@@ -71,7 +78,8 @@ def torch_stepper(net, loss):
   return run, sum(p.numel() for p in net.parameters())
 
 
-def bench_iwae():
+def torch_iwae():
+  """The network in PyTorch, with loss(grey, number of draws)."""
   import torch
   from torch import nn
 
@@ -94,9 +102,15 @@ def bench_iwae():
       log_ratio = 0.5 * (eps**2 + log_var - z**2).sum(-1)
       return -(torch.logsumexp(log_x + log_ratio, 0) - np.log(num)).mean()
 
+  return Net()
+
+
+def bench_iwae():
+  import torch
+
   image = np.random.default_rng(0).uniform(-1, 1, (20, 28, 28, 1)).astype(np.float32)
   method = iwae(one_layer((28, 28, 1)), tx=optax.adam(1e-3), num_draws=50)
-  net, grey = Net(), torch.from_numpy((image.reshape(20, -1) + 1) / 2)
+  net, grey = torch_iwae(), torch.from_numpy((image.reshape(20, -1) + 1) / 2)
   return stepper(method, {"image": image}), torch_stepper(net, lambda: net.loss(grey))
 
 
@@ -124,23 +138,39 @@ def bench_glow():
   return stepper(method, {"image": levels / 127.5 - 1}), torch_stepper(theirs, loss)
 
 
-def bench_nll(num=100):
-  """Seconds of the tool `nll` on `num` images with 5,000 draws each."""
+def bench_maf():
+  from nflows.flows import MaskedAutoregressiveFlow
+  import torch
+
+  rng = np.random.default_rng(0)
+  levels = rng.integers(0, 256, (100, 28, 28, 1)).astype(np.float32)
+  method = maf.maf(maf.network((28, 28, 1)), tx=optax.adam(1e-4), alpha=None)
+  theirs = MaskedAutoregressiveFlow(SIZE, 1024, 5, 1, batch_norm_between_layers=False)
+  level = torch.from_numpy(levels.reshape(100, -1))
+  loss = lambda: -theirs.log_prob((level + torch.rand_like(level)) / 256 - 0.5).mean()
+  return stepper(method, {"image": levels / 127.5 - 1}), torch_stepper(theirs, loss)
+
+
+def bench_nll(num=20, draws=5_000, chunk=50):
+  import torch
+
   method = iwae(one_layer((28, 28, 1)), tx=optax.adam(1e-3), num_draws=50)
   image = np.random.default_rng(0).uniform(-1, 1, (num, 28, 28, 1)).astype(np.float32)
   state = jax.jit(method.init)(KEY, {"image": image})
   tool = jax.jit(method.tools["nll"])
-  run = lambda: jax.block_until_ready(tool(state, {"image": image}, KEY))
-  run()
-  start, cpu = time.perf_counter(), time.process_time()
-  run()
-  seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-  minutes = 10_000 / num * seconds / 60
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-  print(
-    f"nll      {num / seconds:.2f} images/s ({cpu / num:.3f} s of CPU time each): "
-    f"{minutes:.1f} minutes for 10,000; peak memory {peak:.2f} GiB"
-  )
+  net, grey = torch_iwae(), torch.from_numpy((image.reshape(num, -1) + 1) / 2)
+
+  @torch.no_grad()
+  def theirs():
+    for _ in range(draws // chunk):
+      net.loss(grey, chunk)
+
+  ours = lambda: jax.block_until_ready(tool(state, {"image": image}, KEY))
+  num_theirs = sum(p.numel() for p in net.parameters())
+  return (ours, count(state)), (theirs, num_theirs)
+
+
+BENCHES = {"iwae": bench_iwae, "glow": bench_glow, "maf": bench_maf, "nll": bench_nll}
 
 
 def main(names):
@@ -148,17 +178,23 @@ def main(names):
 
   torch.set_num_threads(THREADS)
   for name in names:
-    if name == "nll":
-      bench_nll()
-      continue
-    (ours, num), (theirs, num_theirs) = {"iwae": bench_iwae, "glow": bench_glow}[name]()
-    here, there = in_turns(ours, theirs)
+    (ours, num), (theirs, num_theirs) = BENCHES[name]()
+    here, there = in_turns(ours, theirs, 5 if name in ("maf", "nll") else 20)
+    shown = " / ".join(
+      "{:.1f} ms ({:.1f} ms of CPU)".format(*1e3 * t) for t in (here, there)
+    )
     print(
-      f"{name:8} jaxgen {1e3 * here:.1f} ms ({num} parameters), torch "
-      f"{1e3 * there:.1f} ms ({num_theirs}): torch / jaxgen {there / here:.2f}",
+      f"{name:5} jaxgen / torch {shown}, {num} / {num_theirs} parameters: "
+      "torch / jaxgen {:.2f} ({:.2f} of CPU)".format(*there / here),
       flush=True,
     )
+    if name == "nll":
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+      print(
+        f"nll   10,000 images: {here[1] * 10_000 / 20 / 60:.1f} minutes of CPU time; "
+        f"peak memory {peak:.2f} GiB"
+      )
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:] or ["iwae", "glow", "nll"])
+  main(sys.argv[1:] or list(BENCHES))

@@ -30,22 +30,25 @@ def make_variational():
 
 
 def make_maf():
-  net = maf.Network((8, 8, 1), 16, num_layers=2, has_batch_norm=True)
+  net = maf.network((8, 8, 1), hidden_dim=16, num_layers=2, has_batch_norm=True)
   return maf.maf(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_neural_spline():
-  net = neural_spline.Network((8, 8, 1), 8, num_layers=1, num_blocks=1, num_bins=4)
+  net = neural_spline.network(
+    (8, 8, 1), hidden_dim=8, num_layers=1, num_blocks=1, num_bins=4
+  )
   return neural_spline.neural_spline(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_ffjord():
-  net = ffjord.Network((8, 8, 1), (8,), tolerance=ffjord.Tolerance(1e-3, 1e-3, 32))
+  tolerance = ffjord.Tolerance(1e-3, 1e-3, 32)
+  net = ffjord.network((8, 8, 1), hidden_dims=(8,), tolerance=tolerance)
   return ffjord.ffjord(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_residual_flow():
-  net = residual_flow.Network((8, 8, 1), (16,), num_blocks=1)
+  net = residual_flow.network((8, 8, 1), hidden_dims=(16,), num_blocks=1)
   return residual_flow.residual_flow(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
