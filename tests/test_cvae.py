@@ -20,6 +20,7 @@ from jaxgen.vae.cvae import (
 
 KEY = jax.random.key(4)
 SHAPE = (2, 2, 1)
+HALF = by_part(quarters(2, 2))
 MASK = quarters(2, 1)  # The lower left pixel is known.
 
 
@@ -64,7 +65,7 @@ def test_known_pixels_count_for_nothing():
 def trained():
   """Images of which the left column tells the right one up to a coin toss."""
   net = Network(SHAPE, (16,), 2)
-  method = cvae(net, tx=optax.adam(0.01), condition=by_part(quarters(2, 2)))
+  method = cvae(net, tx=optax.adam(0.01), condition=HALF)
   left = np.array(list(itertools.product([0, 1], repeat=2)) * 16)  # [64, 2]
   coin = (np.arange(64) // 4 % 2)[:, None]
   x = np.stack([left, np.where(coin, left, 1 - left)], axis=-1)
@@ -86,7 +87,7 @@ def trained():
 
 def test_nll_is_minus_log_p_of_the_rest_and_sums_to_one(trained):
   """Over all right columns, for every left one, by importance sampling."""
-  _, method, start, state, batch, _ = trained
+  net, method, start, state, batch, _ = trained
   every = np.array(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, *SHAPE)
   nll = jax.jit(method.tools["nll"])
   for one in (start, state):
@@ -98,5 +99,7 @@ def test_nll_is_minus_log_p_of_the_rest_and_sums_to_one(trained):
     p = np.mean(draws, axis=0).reshape(2, 2, 2, 2)
     np.testing.assert_allclose(p.sum((1, 3)), np.ones((2, 2)), atol=0.02)
   found = nll(state, batch, KEY)["nll"].mean()
+  rough = cvae(net, tx=optax.adam(0.01), condition=HALF, nll_draws=1).tools["nll"]
+  assert jax.jit(rough)(state, batch, KEY)["nll"].mean() > found + 0.01
   # Between one coin toss, which is left of the data, and the two of an untrained net.
   assert np.log(2) - 0.03 < found < 1.5 * np.log(2)

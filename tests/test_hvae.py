@@ -60,10 +60,10 @@ class Linear(nn.Module):
     return x + self.param("unused", nn.initializers.zeros, ())
 
 
-def linear_method(shift=0.0):
+def linear_method(shift=0.0, **options):
   log_var = float(2 * np.log(SCALES[2]))
   likelihood = gaussian_pixels(log_var=log_var)
-  return hvae(Linear(shift), tx=optax.sgd(0.1), likelihood=likelihood)
+  return hvae(Linear(shift), tx=optax.sgd(0.1), likelihood=likelihood, **options)
 
 
 def test_with_the_exact_posterior_the_bound_is_log_p():
@@ -90,6 +90,11 @@ def test_with_the_exact_posterior_the_bound_is_log_p():
   cost = 0.3**2 * (1 / s1**2 + b**2 / s**2) / 2
   np.testing.assert_allclose(log_p - elbo, cost, atol=0.02)
   np.testing.assert_allclose(-nll["nll"], log_p, atol=0.05)
+  # One draw leaves all of it, in the mean.
+  rough = linear_method(0.3, nll_draws=1)
+  state, many = rough.init(KEY, {"image": x}), jax.random.split(KEY, 40_000)
+  one = lambda key: rough.tools["nll"](state, {"image": x}, key)["nll"]
+  np.testing.assert_allclose(log_p + jax.vmap(one)(many).mean(0), cost, atol=0.02)
 
 
 # --- the network --------------------------------------------------------------------

@@ -250,6 +250,7 @@ TINY = (
 def test_method(nets):
   """eval_step, samples and tools of both depths, and that training raises L_k."""
   method = iwae(nets, tx=optax.adam(0.005), num_draws=4)
+  rough = iwae(nets, tx=optax.adam(0.005), num_draws=4, nll_draws=1)
   half = jnp.where(jnp.arange(16) < 8, 1.0, -1.0)
   image = jnp.stack([half, -half] * 8).reshape(16, 4, 4, 1)
   batch = {"image": image}
@@ -275,11 +276,13 @@ def test_method(nets):
   def outputs(state):
     return {
       "sample": method.sample(state, batch, KEY),
+      "rough": rough.tools["nll"](state, batch, KEY),
       **{name: tool(state, batch, KEY) for name, tool in method.tools.items()},
     }
 
   found = outputs(state)
   assert found["nll"]["nll"].shape == (16,)
+  assert found["rough"]["nll"].mean() > found["nll"]["nll"].mean() + 0.01
   assert np.log(2) - 0.02 < found["nll"]["nll"].mean() < -bounds[-100:].mean() + 0.05
   samples = found["sample"]["samples"].reshape(16, 16)
   assert np.abs(samples @ half / 16).mean() > 0.85  # Each is one of the two.

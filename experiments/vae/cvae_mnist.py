@@ -28,10 +28,10 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 100,
-      "num_steps": 9_000,  # 15 epochs
+      "num_steps": 6_000,  # 10 epochs
       "lr": 1e-3,
       "quarters": 1,  # known; 0: the label is
-      "hidden_dims": (500, 500),
+      "hidden_dims": (200, 200),
       "latent_dim": 50,
       "nll_draws": 100,  # of which the NLL is a bound, in expectation
     }

@@ -10,8 +10,7 @@ Deviations from the paper:
     (Paper: convolutions, several scales and 1x1 convolutions, as Glow.)
   - Actnorm before each linear layer, as the paper has it for images only. No batch
     normalisation or dropout in conditioners.
-  - Matrices start as random rotations. (Paper: a random permutation, LU near the
-    identity.)
+  - Matrices start as random permutations. (Paper: times LU near the identity.)
   - Conditioners start at 0, where the splines are the identity; softmax inputs are not
     divided by the square root of the width. (Code: uniform; divided.)
   - No autoregressive form, RQ-NSF (AR).
@@ -25,7 +24,7 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
-from jaxgen.nn.bijection import ActNorm, Flattened, Invertible1x1
+from jaxgen.nn.bijection import ActNorm, Flattened, Invertible1x1, permutation
 from jaxgen.nn.coupling import SplitCoupling
 from jaxgen.ops import spline
 
@@ -103,11 +102,12 @@ def network(
   size, layers = math.prod(shape), []
   if size % 2:
     raise ValueError(f"shape={shape}: expected an even number of values")
+  linear = lambda: Invertible1x1(size, kernel_init=permutation)
   for _ in range(num_layers):
     conditioner = Conditioner(size // 2, num_bins, hidden_dim, num_blocks)
     coupling = SplineCoupling(conditioner, bound=bound)
-    layers += [ActNorm(size), Invertible1x1(size), coupling]
-  return Flattened(shape, [*layers, Invertible1x1(size)])
+    layers += [ActNorm(size), linear(), coupling]
+  return Flattened(shape, [*layers, linear()])
 
 
 def neural_spline(

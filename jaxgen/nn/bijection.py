@@ -5,12 +5,12 @@ A layer is a flax module with `__call__(x, train=False) -> z, log_det` and
 |det dz/dx| (of |det dx/dz| in `inverse`). With train=False one undoes the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 from flax import linen as nn
 import jax
-from jax import Array
+from jax import Array, random
 import jax.numpy as jnp
 
 # The collection of what the first batch of training sets: whoever trains makes it
@@ -154,8 +154,13 @@ class FlowBatchNorm(nn.Module):
     return inverse_affine(z, *self._affine(z, self.mean.value, self.var.value))
 
 
+def permutation(key: Array, shape: tuple[int, int]) -> Array:
+  """A random permutation matrix, f32 [C, C]: an initialiser."""
+  return jnp.eye(*shape)[random.permutation(key, shape[0])]
+
+
 class Invertible1x1(nn.Module):
-  """Every pixel's channels times one matrix W, at first a random rotation.
+  """Every pixel's channels times one matrix W.
 
   Kingma & Dhariwal (2018), arXiv 1807.03039, Section 3.2. The products are in full
   precision on accelerators too, since `inverse` has to undo them.
@@ -165,20 +170,21 @@ class Invertible1x1(nn.Module):
     lu: W = P L (U + diag(sign e^log_s)), Eq. 10, with P and sign fixed, collection
       "fixed"; L and U are kept as full matrices of which one triangle has an effect.
       Else W is one matrix, whose determinant costs C^3.
+    kernel_init: Of W, (key, (C, C)) -> f32 [C, C]: a random rotation, or `permutation`.
   """
 
   num_channels: int
   lu: bool = True
+  kernel_init: Callable = nn.initializers.orthogonal()
 
   def setup(self) -> None:
     c = self.num_channels
-    rotation = nn.initializers.orthogonal()
     if not self.lu:
-      self.weight = self.param("weight", rotation, (c, c))
+      self.weight = self.param("weight", self.kernel_init, (c, c))
       return
     # Shapes are all that is asked for after the start.
     if self.is_initializing():
-      w = rotation(self.make_rng("params"), (c, c))
+      w = self.kernel_init(self.make_rng("params"), (c, c))
       p, lower, upper = jax.scipy.linalg.lu(w)
     else:
       p = lower = upper = jnp.zeros((c, c))
