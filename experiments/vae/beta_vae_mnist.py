@@ -25,18 +25,15 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 100,
-      "num_steps": 12_000,  # 20 epochs
+      "num_steps": 9_000,  # 15 epochs
       "lr": 1e-3,
       "beta": 100.0,  # gamma; the paper's 1000 is of its larger images
       "capacity": 18.0,  # nats; below 0: no capacity, the KL itself is weighted
-      "capacity_steps": 9_000,
+      "capacity_steps": 6_000,
       "hidden_dims": (200, 200),
       "latent_dim": 10,  # arXiv 1804.03599
     }
   )
-
-
-SMALL = {"num_steps": 3_000, "capacity_steps": 2_250}  # 5 epochs
 
 
 def build(config):

@@ -12,7 +12,7 @@ Paper: Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv 1312.6114
 Dataset: a folder of images of your own; measured on the 400 ORL faces (40 people),
   named so that the test set has one picture of each person.
 Published: none for this network and crop.
-Measure: nll --metrics=nll,eval
+Measure: elbo --metrics=eval
 Ours: not measured: the run waits for a free machine.
 """
 

@@ -28,7 +28,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 100,
-      "num_steps": 6_000,  # 10 epochs
+      "num_steps": 4_800,  # 8 epochs
       "lr": 1e-3,
       "quarters": 1,  # known; 0: the label is
       "hidden_dims": (200, 200),
@@ -36,9 +36,6 @@ def get_config():
       "nll_draws": 100,  # of which the NLL is a bound, in expectation
     }
   )
-
-
-SMALL = {"num_steps": 2_400}  # 4 epochs
 
 
 def build(config):
@@ -56,7 +53,7 @@ def build(config):
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=3_000, sample=3_000, save=3_000),
+    every=Every(log=100, eval=2_400, sample=2_400, save=2_400),
     num_samples=64,
   )
 
