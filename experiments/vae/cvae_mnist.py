@@ -28,7 +28,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 100,
-      "num_steps": 4_800,  # 8 epochs
+      "num_steps": 3_000,  # 5 epochs
       "lr": 1e-3,
       "quarters": 1,  # known; 0: the label is
       "hidden_dims": (200, 200),
@@ -53,7 +53,7 @@ def build(config):
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=2_400, sample=2_400, save=2_400),
+    every=Every(log=100, eval=1_500, sample=1_500, save=1_500),
     num_samples=64,
   )
 

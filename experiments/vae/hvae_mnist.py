@@ -30,8 +30,9 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 50,
-      "num_steps": 18_000,  # 15 epochs
+      "num_steps": 12_000,  # 10 epochs
       "lr": 2e-3,
+      "lr_decay_steps": 18_000,  # to 0; stopped before, with an average of parameters
       "lr_warmup_steps": 200,
       "kl_warmup_steps": 600,
       "b2": 0.99,
@@ -61,7 +62,7 @@ def build(config):
     patch=config.patch,
   )
   lr = optax.warmup_cosine_decay_schedule(
-    0.0, config.lr, config.lr_warmup_steps, config.num_steps
+    0.0, config.lr, config.lr_warmup_steps, config.lr_decay_steps
   )
   adam = optax.adamw(lr, b2=config.b2, weight_decay=config.weight_decay)
   tx = clip_and_skip(adam, clip_norm=config.clip_norm, skip_norm=config.skip_norm)
