@@ -13,7 +13,12 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
 Published: negative conditional log-likelihoods of its own split and binarisation, with
   a baseline network feeding in: not looked up, and not comparable.
 Measure: nll --metrics=nll,eval
-Ours: not measured: the run waits for a free machine.
+Ours: of the three quarters that are to be found, NLL at most 83.57 nats [83.02, 84.12]
+  by 100 importance samples for each of the 10,000 test images (more of them lower it),
+  ELBO -86.64 (reconstruction -79.06, KL to the learned prior 7.58), after 5 epochs.
+The grid of 64 completions was looked at: about two in three read as digits, all go on
+where the given strokes end.
+Hardware: one core of an AMD EPYC, shared. Wall clock: 2.6 min, the NLL 0.6 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
