@@ -32,7 +32,7 @@ def get_config():
       "path": "orl_faces",  # a folder of images, see above
       "image_size": 64,
       "batch_size": 32,
-      "num_steps": 500,
+      "num_steps": 900,  # 80 epochs
       "lr": 1e-3,
       "widths": (32, 32, 64, 64),
       "latent_dim": 32,
