@@ -3,8 +3,8 @@
   jaxgen train vae/conv_vae_faces --workdir=runs/faces --config.path=FOLDER
   jaxgen sample runs/faces --mode=denoise --out=denoised.png
 
-Every tenth image of the folder, by name, is held out as the test set. Images are
-cropped to a centred square and resized; for 128 pixels take
+FOLDER is ./orl_faces if not given. Every tenth image of it, by name, is held out as the
+test set. Images are cropped to a centred square and resized; for 128 pixels take
 --config.image_size=128 --config.widths="(32, 32, 64, 64, 64)".
 
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv 1312.6114; the
@@ -13,7 +13,13 @@ Dataset: a folder of images of your own; measured on the 400 ORL faces (40 peopl
   named so that the test set has one picture of each person.
 Published: none for this network and crop.
 Measure: elbo --metrics=eval
-Ours: not measured: the run waits for a free machine.
+Ours: ELBO -17,705 nats [-18,005, -17,404] on the 40 test images, 6.24 bits per pixel of
+  8 (reconstruction -17,605, KL 99.7), after 900 steps, where it still rises: -19,034
+  after 400, -18,232 after 600.
+The grid of 36 samples was looked at: all are heads with eyes and mouth, all are blurred.
+Reconstructions of 8 test images (also looked at) keep the pose, the outline and the
+shade, not who it is.
+Hardware: one core of an AMD EPYC, shared with many jobs. Wall clock: 12.4 min. Seed 0.
 """
 
 from ml_collections import ConfigDict

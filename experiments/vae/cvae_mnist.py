@@ -17,7 +17,8 @@ Ours: of the three quarters that are to be found, NLL at most 83.57 nats [83.02,
   by 100 importance samples for each of the 10,000 test images (more of them lower it),
   ELBO -86.64 (reconstruction -79.06, KL to the learned prior 7.58), after 5 epochs.
 The grid of 64 completions was looked at: about two in three read as digits, all go on
-where the given strokes end.
+where the given strokes end. In 8 completions of each of 10 others a 0 also becomes a 6,
+a 9 a 4, a 3 a 9.
 Hardware: one core of an AMD EPYC, shared. Wall clock: 2.6 min, the NLL 1 min. Seed 0.
 """
 
