@@ -16,8 +16,8 @@ Measure: elbo --metrics=eval
 Ours: ELBO -17,705 nats [-18,005, -17,404] on the 40 test images, 6.24 bits per pixel of
   8 (reconstruction -17,605, KL 99.7), after 900 steps, where it still rises: -19,034
   after 400, -18,232 after 600.
-The grid of 36 samples was looked at: all are heads with eyes and mouth, all are blurred.
-Reconstructions of 8 test images (also looked at) keep the pose, the outline and the
+The grid of 36 samples was looked at: all are heads, most with eyes and mouth, all are
+blurred. Reconstructions of 8 images (also looked at) keep the pose, the outline and the
 shade, not who it is.
 Hardware: one core of an AMD EPYC, shared with many jobs. Wall clock: 12.4 min. Seed 0.
 """
