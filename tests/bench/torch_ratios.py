@@ -56,7 +56,12 @@ def count(state):
 def stepper(method, batch):
   """One compiled train step as a function without arguments; and the parameters."""
   state = jax.jit(method.init)(KEY, batch)
-  step, held = jax.jit(method.train_step, donate_argnums=0), [state]
+
+  def one(state, batch, key):  # Advanced, as by the runner: step 0 has more to do.
+    state, metrics = method.train_step(state, batch, key)
+    return state.replace(step=state.step + 1), metrics
+
+  step, held = jax.jit(one, donate_argnums=0), [state]
 
   def run():
     held[0], metrics = step(held[0], batch, KEY)
