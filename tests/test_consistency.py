@@ -12,7 +12,7 @@ import pytest
 
 from jaxgen.diffusion import consistency as paper
 from jaxgen.diffusion import progressive_distillation as halving
-from jaxgen.diffusion import samplers, schedules
+from jaxgen.diffusion import schedules, stochastic_samplers
 from jaxgen.diffusion.consistency import EPSILON, consistency
 from jaxgen.diffusion.progressive_distillation import progressive_distillation
 from jaxgen.method import TrainState
@@ -194,7 +194,7 @@ def test_one_step_is_two_ddim_steps_of_the_teacher():
       x = halving.two_steps(cosine_denoiser, x_t, now, 4)
       found = halving.ddim_step(x, x_t, now, then)
       times = np.array([i / 4, (i - 0.5) / 4, (i - 1) / 4])
-      both = samplers.ddim(cosine_denoiser, halving.PROCESS, x_t, times).x
+      both = stochastic_samplers.ddim(cosine_denoiser, halving.PROCESS, x_t, times).x
       np.testing.assert_allclose(found, both, rtol=1e-9)
       assert np.abs(x - cosine_denoiser(x_t, now)).max() > 1e-4
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import sampling
 from jaxgen.diffusion.ddpm import ddpm
 from jaxgen.diffusion.process import diffuse, discrete
 from jaxgen.diffusion.schedules import linear_betas
@@ -109,22 +109,22 @@ def test_forward_process_is_what_single_steps_make_of_it():
 def test_posterior_is_bayes_rule():
   process = discrete(FEW)
   alpha_bars, x, x_t = alpha_bars_of(FEW), -0.4, 1.3
-  at = lambda t: samplers.levels(process, jnp.float32(t))
+  at = lambda t: sampling.levels(process, jnp.float32(t))
   for t in (1, 2, 3):  # N(x_{t-1}; prior) N(x_t; likelihood) / Z
     prior_precision = 1 / (1 - alpha_bars[t - 1])
     precision = prior_precision + (1 - FEW[t]) / FEW[t]
     pull = prior_precision * np.sqrt(alpha_bars[t - 1]) * x
     pull += np.sqrt(1 - FEW[t]) / FEW[t] * x_t
     steps = at(t + 1), at(t)
-    variance = samplers.small_variance(*steps)
+    variance = sampling.small_variance(*steps)
     np.testing.assert_allclose(variance, 1 / precision, rtol=1e-5)
-    np.testing.assert_allclose(samplers.large_variance(*steps), FEW[t], rtol=1e-5)
-    mean = samplers.posterior_mean(x_t, x, *steps)
+    np.testing.assert_allclose(sampling.large_variance(*steps), FEW[t], rtol=1e-5)
+    mean = sampling.posterior_mean(x_t, x, *steps)
     np.testing.assert_allclose(mean, pull / precision, rtol=1e-5)
   into_data = at(1), at(0)
-  mean = samplers.posterior_mean(x_t, x, *into_data)
+  mean = sampling.posterior_mean(x_t, x, *into_data)
   np.testing.assert_allclose(mean, x, rtol=1e-6)
-  assert samplers.small_variance(*into_data) == 0
+  assert sampling.small_variance(*into_data) == 0
 
 
 def test_loss_is_the_expected_error_of_the_exact_denoiser():
@@ -174,7 +174,7 @@ def test_train_step_follows_the_gradient_and_averages_with_decay():
 @pytest.mark.parametrize("small", [False, True])
 def test_samples_of_the_exact_denoiser_are_gaussian(small):
   betas = tuple(linear_betas(200, 5e-4, 0.1))
-  variance = samplers.small_variance if small else samplers.large_variance
+  variance = sampling.small_variance if small else sampling.large_variance
   method, state = without_params(GaussianNet(betas), betas, variance=variance)
   batch = {"image": jnp.zeros((1024, 8, 8, 1))}
   samples = jax.jit(method.sample)(state, batch, random.key(0))["samples"]

@@ -10,7 +10,7 @@ import pytest
 
 import jaxgen
 from jaxgen import cli
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import sampling
 from jaxgen.diffusion.process import NOISE, clipped, denoiser, discrete
 from jaxgen.diffusion.schedules import linear_betas
 from jaxgen.nn.diffusers_file import WEIGHTS, read_ddpm
@@ -51,11 +51,11 @@ def test_outputs_are_those_of_diffusers():
   # The step from index 17, which is step 18 of 20, to the one before.
   process = discrete(linear_betas(20, 0.005, 0.2))
   denoise = clipped(denoiser(lambda x, t: golden["y"], process, NOISE))
-  now, then = (samplers.levels(process, np.float32(t)) for t in (18, 17))
+  now, then = (sampling.levels(process, np.float32(t)) for t in (18, 17))
   x = golden["x"]
-  mean = samplers.posterior_mean(x, denoise(x, now.t), now, then)
+  mean = sampling.posterior_mean(x, denoise(x, now.t), now, then)
   np.testing.assert_allclose(mean, golden["step_mean"], atol=1e-5)
-  variance = samplers.small_variance(now, then)
+  variance = sampling.small_variance(now, then)
   np.testing.assert_allclose(variance, golden["step_variance"], rtol=1e-4)
 
 

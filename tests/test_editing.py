@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.diffusion import editing, samplers, schedules
+from jaxgen.diffusion import editing, ode_samplers, schedules
 from jaxgen.diffusion.process import vp_linear
 
 KEY = jax.random.key(0)
@@ -76,7 +76,7 @@ def test_sdedit_keeps_of_the_image_what_its_noise_leaves(strength):
   image, times = jax.random.normal(KEY, (4096, 1)), schedules.uniform(20, 1.0)
   run = jax.jit(
     lambda image: editing.sdedit(
-      *(samplers.heun, exact([[1.0]]), PROCESS, image, times, jax.random.key(1)),
+      *(ode_samplers.heun, exact([[1.0]]), PROCESS, image, times, jax.random.key(1)),
       strength=strength,
     )
   )
@@ -126,4 +126,4 @@ def test_bad_arguments_are_named():
   with pytest.raises(ValueError, match=r"jump=7 must divide .*, 160"):
     editing.repaint(denoise, PROCESS, x, x, TIMES, KEY, jump=7)
   with pytest.raises(ValueError, match="strength=0: expected in"):
-    editing.sdedit(samplers.heun, denoise, PROCESS, x, TIMES, KEY, strength=0)
+    editing.sdedit(ode_samplers.heun, denoise, PROCESS, x, TIMES, KEY, strength=0)

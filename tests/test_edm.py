@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen.diffusion import samplers, schedules
+from jaxgen.diffusion import ode_samplers, schedules
 from jaxgen.diffusion.edm import PROCESS, edm, half_life_decay, preconditioning
 from jaxgen.diffusion.guidance import NO_LABEL, drop_labels, guided
 from jaxgen.method import TrainState
@@ -103,7 +103,7 @@ def test_samples_of_the_exact_denoiser_are_gaussian():
 def test_eighteen_steps_call_the_network_35_times():
   levels = schedules.karras_levels(18)
   denoise = lambda x, sigma: 0.25 / (0.25 + sigma**2) * x
-  found = samplers.heun(denoise, PROCESS, jnp.ones((1, 1)), levels)
+  found = ode_samplers.heun(denoise, PROCESS, jnp.ones((1, 1)), levels)
   assert found.num_evaluations == 35
 
 

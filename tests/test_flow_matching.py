@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 from jaxgen import parallel
 from jaxgen.diffusion import flow_matching as paper
-from jaxgen.diffusion import likelihood, process, samplers, schedules
+from jaxgen.diffusion import likelihood, ode_samplers, process, schedules
 from jaxgen.diffusion.flow_matching import flow_matching
 from jaxgen.method import TrainState
 from jaxgen.ops.ode import Tolerance
@@ -95,7 +95,7 @@ def test_paths_are_those_of_the_paper(x64):
 
 
 def test_samples_of_the_exact_velocity():
-  for sampler, number in ((samplers.heun, 50), (samplers.euler, 200)):
+  for sampler, number in ((ode_samplers.heun, 50), (ode_samplers.euler, 200)):
     method, state = known(sampler=sampler, times=schedules.uniform(number, 1.0))
     batch = {"image": jnp.zeros((1024, 8, 8, 1))}
     x = jax.jit(method.sample)(state, batch, random.key(0))["samples"]
@@ -194,7 +194,7 @@ def test_one_step_is_enough_after_reflow():
     Known(straightened),
     tx=optax.sgd(1.0),
     couple=lambda x, noise: (MEAN + STD * noise, noise),
-    sampler=samplers.euler,
+    sampler=ode_samplers.euler,
     times=schedules.uniform(1, 1.0),
   )
   _, state = known()

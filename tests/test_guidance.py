@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.diffusion import samplers, schedules
+from jaxgen.diffusion import ode_samplers, schedules
 from jaxgen.diffusion.guidance import classifier_guided
 from jaxgen.diffusion.process import vp_linear
 
@@ -57,7 +57,7 @@ def test_guided_samples_are_of_the_class():
   def draw(scale):
     denoise = classifier_guided(of_all, PROCESS, log_second, scale)
     return np.asarray(
-      jax.jit(lambda x: samplers.heun(denoise, PROCESS, x, times).x)(start)
+      jax.jit(lambda x: ode_samplers.heun(denoise, PROCESS, x, times).x)(start)
     )
 
   one, two = draw(1.0), draw(3.0)

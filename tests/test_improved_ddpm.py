@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxgen.diffusion import improved_ddpm as paper
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import sampling
 from jaxgen.diffusion.ddpm import ddpm
 from jaxgen.diffusion.improved_ddpm import HYBRID, VLB, improved_ddpm
 from jaxgen.diffusion.schedules import linear_betas
@@ -56,7 +56,7 @@ def make(v=0.0, objective=HYBRID, **kwargs):
 @pytest.mark.parametrize("v", [-1.0, 1.0])
 def test_ends_of_the_variance_are_those_of_ddpm(v):
   """v = -1: the posterior's variance; v = 1: beta, of which DDPM's first is smaller."""
-  variance = samplers.small_variance if v < 0 else samplers.large_variance
+  variance = sampling.small_variance if v < 0 else sampling.large_variance
   fixed = ddpm(Net(doubled=False), tx=optax.sgd(1.0), betas=BETAS, variance=variance)
   method, state = make(v)
   batch, key = {"image": images(8)}, random.key(1)

@@ -13,8 +13,8 @@ import pytest
 from scipy import optimize, stats
 
 from jaxgen import parallel
+from jaxgen.diffusion import ode_samplers, sampling, schedules, stochastic_samplers
 from jaxgen.diffusion import process as processes
-from jaxgen.diffusion import samplers, schedules
 from jaxgen.diffusion.process import NOISE, SCORE, VELOCITY, V, X
 
 GOLDEN = Path(__file__).parent / "golden" / "samplers_diffusers.npz"
@@ -212,11 +212,11 @@ def slope_of_errors(sampler, process, start, end, grid, numbers=(20, 40, 80)):
   return -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
 
 
-bashforth = lambda order: functools.partial(samplers.adams_bashforth, order=order)
+bashforth = lambda order: functools.partial(ode_samplers.adams_bashforth, order=order)
 ORDERS = {
-  "euler": (samplers.euler, 1),
-  "heun": (samplers.heun, 2),
-  "dpm_solver_pp_2m": (samplers.dpm_solver_pp_2m, 2),
+  "euler": (ode_samplers.euler, 1),
+  "heun": (ode_samplers.heun, 2),
+  "dpm_solver_pp_2m": (ode_samplers.dpm_solver_pp_2m, 2),
   "adams_bashforth": (bashforth(2), 2),
 }
 SPANS = {  # process, from, to, grid
@@ -250,7 +250,7 @@ def test_order_of_long_multistep_methods(order, x64):
 
 def test_multistep_weights_are_those_of_adams_and_bashforth(x64):
   times = schedules.uniform(6, 3.0)
-  of_x, of_noise = samplers._multistep_weights(ALL["edm"], jnp.asarray(times), 4)
+  of_x, of_noise = ode_samplers._multistep_weights(ALL["edm"], jnp.asarray(times), 4)
   np.testing.assert_allclose(of_x, 0, atol=1e-12)
   known = ([1, 0, 0, 0], [3 / 2, -1 / 2, 0, 0], [23 / 12, -16 / 12, 5 / 12, 0])
   for i, weights in enumerate([*known, *[np.array([55, -59, 37, -9]) / 24] * 3]):
@@ -259,7 +259,7 @@ def test_multistep_weights_are_those_of_adams_and_bashforth(x64):
 
 def run(sampler, name, times, shape=(3, 2), **options):
   process = ALL[name]
-  x = samplers.prior(process, random.key(1), jnp.zeros(shape), times[0])
+  x = sampling.prior(process, random.key(1), jnp.zeros(shape), times[0])
   go = lambda x: sampler(denoiser(process), process, x, times, random.key(2), **options)
   return jax.jit(go)(x)
 
@@ -270,25 +270,27 @@ def test_samplers_that_are_special_cases_of_others(x64):
     ("straight", schedules.uniform(5, 1.0)),
   ):
     same = lambda a, b: np.testing.assert_allclose(a.x, b.x, rtol=1e-9, atol=1e-12)
-    euler = run(samplers.euler, name, times)
-    same(run(samplers.ddim, name, times), euler)
-    same(run(samplers.adams_bashforth, name, times, order=1), euler)
-    heun = run(samplers.heun, name, times)
-    same(run(samplers.stochastic_heun, name, times, churn=0.0), heun)
-    ancestral = run(samplers.ancestral, name, times)
-    same(run(samplers.ddim, name, times, eta=1.0), ancestral)
+    euler = run(ode_samplers.euler, name, times)
+    same(run(stochastic_samplers.ddim, name, times), euler)
+    same(run(ode_samplers.adams_bashforth, name, times, order=1), euler)
+    heun = run(ode_samplers.heun, name, times)
+    same(run(stochastic_samplers.stochastic_heun, name, times, churn=0.0), heun)
+    ancestral = run(stochastic_samplers.ancestral, name, times)
+    same(run(stochastic_samplers.ddim, name, times, eta=1.0), ancestral)
 
 
 ALL_SAMPLERS = {
-  "euler": samplers.euler,
-  "heun": samplers.heun,
-  "adams_bashforth": samplers.adams_bashforth,
-  "dpm_solver_pp_2m": samplers.dpm_solver_pp_2m,
-  "ddim": functools.partial(samplers.ddim, eta=0.5),
-  "ancestral": samplers.ancestral,
-  "large": functools.partial(samplers.ancestral, variance=samplers.large_variance),
-  "stochastic_heun": samplers.stochastic_heun,
-  "predictor_corrector": samplers.predictor_corrector,
+  "euler": ode_samplers.euler,
+  "heun": ode_samplers.heun,
+  "adams_bashforth": ode_samplers.adams_bashforth,
+  "dpm_solver_pp_2m": ode_samplers.dpm_solver_pp_2m,
+  "ddim": functools.partial(stochastic_samplers.ddim, eta=0.5),
+  "ancestral": stochastic_samplers.ancestral,
+  "large": functools.partial(
+    stochastic_samplers.ancestral, variance=sampling.large_variance
+  ),
+  "stochastic_heun": stochastic_samplers.stochastic_heun,
+  "predictor_corrector": stochastic_samplers.predictor_corrector,
 }
 every_sampler = pytest.mark.parametrize("sampler", list(ALL_SAMPLERS))
 
@@ -301,7 +303,7 @@ def test_samples_of_an_exact_denoiser_have_the_right_moments(sampler):
     ("edm", schedules.karras_levels(200)),
   ):
     process = ALL[name]
-    x = samplers.prior(process, random.key(1), jnp.zeros((512, 32)), times[0])
+    x = sampling.prior(process, random.key(1), jnp.zeros((512, 32)), times[0])
     denoise = denoiser(process, ((1.0, MEAN, STD),))
     go = lambda x: ALL_SAMPLERS[sampler](denoise, process, x, times, random.key(2))
     x = np.asarray(jax.jit(go)(x).x)
@@ -337,10 +339,12 @@ def test_deterministic_samplers_go_both_ways(x64):
   process, times = ALL["vp_cosine"], np.linspace(0.95, 0.05, 65)
   denoise = denoiser(process)
   x = jnp.linspace(-2, 2, 6)[:, None]
-  for sampler in (samplers.heun, samplers.dpm_solver_pp_2m, samplers.euler):
+  for sampler in (ode_samplers.heun, ode_samplers.dpm_solver_pp_2m, ode_samplers.euler):
     there = sampler(denoise, process, x, times).x
     back = sampler(denoise, process, there, times[::-1]).x
-    assert 1e-9 < np.abs(back - x).max() < (0.2 if sampler is samplers.euler else 0.01)
+    assert (
+      1e-9 < np.abs(back - x).max() < (0.2 if sampler is ode_samplers.euler else 0.01)
+    )
 
 
 def test_rescaling_gives_the_coordinates_of_edm(x64):
@@ -351,11 +355,11 @@ def test_rescaling_gives_the_coordinates_of_edm(x64):
   denoise = denoiser(process)
   there = processes.rescaled(denoise, process)
   y = x / alpha[0]
-  a = samplers.euler(denoise, process, x, times).x
-  b = samplers.euler(there, ALL["edm"], y, sigma / alpha).x
+  a = ode_samplers.euler(denoise, process, x, times).x
+  b = ode_samplers.euler(there, ALL["edm"], y, sigma / alpha).x
   np.testing.assert_allclose(a, b, rtol=1e-9)
-  a = samplers.heun(denoise, process, x, times).x
-  b = samplers.heun(there, ALL["edm"], y, sigma / alpha).x
+  a = ode_samplers.heun(denoise, process, x, times).x
+  b = ode_samplers.heun(there, ALL["edm"], y, sigma / alpha).x
   assert 1e-6 < np.abs(a - b).max() < 0.1  # Another method of order 2.
 
 
@@ -364,7 +368,7 @@ def test_devices_change_nothing(sampler):
   process, times = ALL["edm"], schedules.karras_levels(4)
 
   def sample(state, batch, key):
-    x = samplers.prior(process, key, batch["image"], times[0])
+    x = sampling.prior(process, key, batch["image"], times[0])
     denoise = denoiser(process)
     return {"x": ALL_SAMPLERS[sampler](denoise, process, x, times, key).x}
 
@@ -379,22 +383,22 @@ def test_devices_change_nothing(sampler):
 def test_bad_input_is_refused():
   x, process = jnp.zeros((2, 3)), ALL["edm"]
   with pytest.raises(ValueError, match=r"order must be at least 1, got 0"):
-    samplers.adams_bashforth(None, process, x, [1.0, 0.0], order=0)
+    ode_samplers.adams_bashforth(None, process, x, [1.0, 0.0], order=0)
   with pytest.raises(ValueError, match=r"eta=0.5 draws noise: pass a key"):
-    samplers.ddim(None, process, x, [1.0, 0.0], eta=0.5)
+    stochastic_samplers.ddim(None, process, x, [1.0, 0.0], eta=0.5)
   with pytest.raises(ValueError, match=r"times must be a vector of at least 2"):
-    samplers.euler(None, process, x, [1.0])
+    ode_samplers.euler(None, process, x, [1.0])
 
 
 THEIRS = {  # Name in the golden file: our sampler, relative tolerance.
-  "ddpm_fixed_small": (samplers.ancestral, 1e-9),
+  "ddpm_fixed_small": (stochastic_samplers.ancestral, 1e-9),
   "ddpm_fixed_large": (ALL_SAMPLERS["large"], 1e-9),
-  "ddim_0.0": (samplers.ddim, 1e-9),
-  "ddim_0.5": (functools.partial(samplers.ddim, eta=0.5), 1e-9),
-  "heun": (samplers.heun, 1e-9),
+  "ddim_0.0": (stochastic_samplers.ddim, 1e-9),
+  "ddim_0.5": (functools.partial(stochastic_samplers.ddim, eta=0.5), 1e-9),
+  "heun": (ode_samplers.heun, 1e-9),
   # These two compute in float32 whatever they are given.
-  "euler": (samplers.euler, 1e-6),
-  "dpm_solver_pp_2m": (samplers.dpm_solver_pp_2m, 2e-6),
+  "euler": (ode_samplers.euler, 1e-6),
+  "dpm_solver_pp_2m": (ode_samplers.dpm_solver_pp_2m, 2e-6),
 }
 
 
@@ -415,8 +419,12 @@ def test_equals_diffusers_step_for_step(name, x64, monkeypatch):
   noise = np.zeros((10, 1, 6))
   if f"{name}/noise" in golden:
     noise[: len(golden[f"{name}/noise"])] = golden[f"{name}/noise"]
-  monkeypatch.setattr(samplers, "random", SimpleNamespace(fold_in=lambda key, i: i))
-  monkeypatch.setattr(samplers, "_normal", lambda i, like: jnp.asarray(noise)[i])
+  monkeypatch.setattr(
+    stochastic_samplers, "random", SimpleNamespace(fold_in=lambda key, i: i)
+  )
+  monkeypatch.setattr(
+    stochastic_samplers, "normal", lambda i, like: jnp.asarray(noise)[i]
+  )
   for steps in (1, 3, 10):
     go = lambda x, times: sampler(denoise, process, x, times, 0).x
     x = jax.jit(go)(path[0], grid[: steps + 1])

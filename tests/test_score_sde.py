@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from jaxgen import parallel
-from jaxgen.diffusion import likelihood, samplers
+from jaxgen.diffusion import likelihood, stochastic_samplers
 from jaxgen.diffusion import score_sde as paper
 from jaxgen.diffusion.noise_prediction import spread
 from jaxgen.diffusion.process import sub_vp, ve, vp_linear
@@ -92,7 +92,7 @@ def test_loss_at_the_exact_score(name, weighted):
 
 @every_process
 def test_samples_by_noise_and_by_the_ode_are_the_data(name):
-  sampler = functools.partial(samplers.predictor_corrector, snr=0.05)
+  sampler = functools.partial(stochastic_samplers.predictor_corrector, snr=0.05)
   last = 1e-5 if name == "ve" else 1e-3
   times = paper.grid(PROCESSES[name], 300, last)
   assert len(times) == 301

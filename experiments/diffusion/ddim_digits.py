@@ -35,7 +35,7 @@ import optax
 
 import jaxgen
 from jaxgen import cli, data
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import ode_samplers, sampling, stochastic_samplers
 from jaxgen.diffusion.ddim import ddim
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, discrete
@@ -159,14 +159,14 @@ def table(workdir, num_samples=1_000):
 
 
 SAMPLERS = {
-  "ddim": (samplers.ddim, linear_steps),
-  "ddim, quadratic": (samplers.ddim, quadratic_steps),
-  "ddim, eta 1": (functools.partial(samplers.ddim, eta=1.0), linear_steps),
+  "ddim": (stochastic_samplers.ddim, linear_steps),
+  "ddim, quadratic": (stochastic_samplers.ddim, quadratic_steps),
+  "ddim, eta 1": (functools.partial(stochastic_samplers.ddim, eta=1.0), linear_steps),
   "ancestral, large": (
-    functools.partial(samplers.ancestral, variance=samplers.large_variance),
+    functools.partial(stochastic_samplers.ancestral, variance=sampling.large_variance),
     linear_steps,
   ),
-  "dpm_solver_pp_2m": (samplers.dpm_solver_pp_2m, linear_steps),
+  "dpm_solver_pp_2m": (ode_samplers.dpm_solver_pp_2m, linear_steps),
 }
 
 

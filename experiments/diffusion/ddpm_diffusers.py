@@ -20,7 +20,7 @@ import optax
 
 from jaxgen import cli, data
 from jaxgen.diffusion.ddpm import ddpm
-from jaxgen.diffusion.samplers import large_variance, small_variance
+from jaxgen.diffusion.sampling import large_variance, small_variance
 from jaxgen.diffusion.schedules import cosine_betas, linear_betas
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every

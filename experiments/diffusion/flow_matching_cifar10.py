@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.diffusion import flow_matching, samplers, schedules
+from jaxgen.diffusion import flow_matching, ode_samplers, schedules
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every
 
@@ -61,7 +61,7 @@ def build(config):
     tx=optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr)),
     couple=pairs,
     ema_decay=config.ema_decay,
-    sampler=samplers.heun,
+    sampler=ode_samplers.heun,
     times=schedules.uniform(config.num_sampling_steps, 1.0),
   )
   cifar = dict(batch_size=config.batch_size, image_size=32, channels=3)

@@ -31,11 +31,11 @@ import optax
 
 import jaxgen
 from jaxgen import cli, data
-from jaxgen.diffusion import flow_matching, samplers, schedules
+from jaxgen.diffusion import flow_matching, ode_samplers, schedules
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every
 
-SAMPLERS = {"euler": samplers.euler, "heun": samplers.heun}
+SAMPLERS = {"euler": ode_samplers.euler, "heun": ode_samplers.heun}
 
 
 def get_config():

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.diffusion import process, samplers
+from jaxgen.diffusion import process, stochastic_samplers
 from jaxgen.diffusion.score_sde import grid, score_sde
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every
@@ -61,7 +61,7 @@ def build(config):
     process=sde,
     ema_decay=config.ema_decay,
     sampler=functools.partial(
-      samplers.predictor_corrector, num_corrections=config.num_corrections
+      stochastic_samplers.predictor_corrector, num_corrections=config.num_corrections
     ),
     times=grid(sde, config.num_sampling_steps),
   )

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
-from jaxgen.diffusion import process, samplers
+from jaxgen.diffusion import process, stochastic_samplers
 from jaxgen.diffusion.score_sde import grid, likelihood_weight, score_sde
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every
@@ -85,7 +85,7 @@ def build(config):
     weight=likelihood_weight(sde) if config.likelihood_weighting else jnp.ones_like,
     ema_decay=config.ema_decay,
     num_levels=config.num_levels,
-    sampler=functools.partial(samplers.predictor_corrector, snr=config.snr),
+    sampler=functools.partial(stochastic_samplers.predictor_corrector, snr=config.snr),
     times=grid(sde, config.num_sampling_steps),
   )
   digits = dict(batch_size=config.batch_size, image_size=8, channels=1)

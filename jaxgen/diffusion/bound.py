@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxgen.diffusion.noise_prediction import mean as mean_of
 from jaxgen.diffusion.process import Process, diffuse
-from jaxgen.diffusion.samplers import (
+from jaxgen.diffusion.sampling import (
   Levels,
   large_variance,
   levels,

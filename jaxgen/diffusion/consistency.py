@@ -29,7 +29,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import ode_samplers, sampling
 from jaxgen.diffusion.noise_prediction import mean
 from jaxgen.diffusion.process import Denoiser, diffuse, edm
 from jaxgen.method import (
@@ -126,7 +126,7 @@ def solver_step(teacher: Denoiser) -> Callable:
 
   def one(x_t: Array, above: Array, below: Array) -> Array:
     times = jnp.stack([above, below])
-    return samplers.heun(teacher, PROCESS, x_t[None], times).x[0]
+    return ode_samplers.heun(teacher, PROCESS, x_t[None], times).x[0]
 
   return lambda x_t, above, below, x, noise: jax.vmap(one)(x_t, above, below)
 
@@ -229,7 +229,7 @@ def consistency(
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     params = state.params["net"]
     prior_key, *keys = random.split(key, 1 + len(levels))
-    x = samplers.prior(PROCESS, prior_key, batch["image"], sigma_max)
+    x = sampling.prior(PROCESS, prior_key, batch["image"], sigma_max)
     x = f(params, x, jnp.full(len(x), sigma_max), train=False)
     for sigma, noise_key in zip(levels, keys, strict=True):  # Algorithm 1
       noise = per_example(random.normal(noise_key, x.shape))

@@ -6,8 +6,8 @@ with any share `eta` of DDPM's noise (Eq. 12 and 16) on a subset of its steps (S
 4.2, Appendix D.2); images to latents and back by the same steps without noise (Section
 5.4), and interpolation between latents (Section 5.3).
 
-The sampler itself is `samplers.ddim`, next to others for the same network. Numbers of
-equations, sections and tables are from memory.
+The sampler itself is `stochastic_samplers.ddim`, next to others for the same network.
+Numbers of equations, sections and tables are from memory.
 
 Where this differs from the paper:
   - Samples are clipped to [-1, 1] at the end (the authors' code: where they are saved).
@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import discrete
-from jaxgen.diffusion.samplers import Levels, levels
+from jaxgen.diffusion.sampling import Levels, levels
 from jaxgen.method import Array, Batch, Method, PyTree, TrainState, per_example
 from jaxgen.ops.paths import slerp
 
@@ -83,7 +83,7 @@ def ddim(
   )
 
   def decoded(params: PyTree, latents: Array) -> Array:
-    x = samplers.ddim(parts.denoise(params), process, latents, steps).x
+    x = stochastic_samplers.ddim(parts.denoise(params), process, latents, steps).x
     return jnp.clip(x, -1.0, 1.0)
 
   def encoded(params: PyTree, x: Array) -> Array:
@@ -101,7 +101,7 @@ def ddim(
     prior_key, steps_key = random.split(key)
     x = per_example(random.normal(prior_key, batch["image"].shape))
     denoise = parts.denoise(state.params["net"])
-    x = samplers.ddim(denoise, process, x, steps, steps_key, eta=eta).x
+    x = stochastic_samplers.ddim(denoise, process, x, steps, steps_key, eta=eta).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
   def encode(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:

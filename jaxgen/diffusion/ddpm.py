@@ -34,10 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import bound, editing, samplers
+from jaxgen.diffusion import bound, editing, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, diffuse, discrete
-from jaxgen.diffusion.samplers import Levels, large_variance, levels, posterior_mean
+from jaxgen.diffusion.sampling import Levels, large_variance, levels, posterior_mean
 from jaxgen.diffusion.schedules import linear_betas as linear_betas
 from jaxgen.method import Array, Batch, Method, PyTree, TrainState, per_example
 
@@ -76,8 +76,8 @@ def ddpm(
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1).
     ema_decay: Decay per step of the averaged weights used to sample.
-    variance: Of p(x_{t-1} | x_t): `samplers.large_variance` (beta_t, "fixedlarge" of
-      the authors' code) or `samplers.small_variance` (beta tilde_t, "fixedsmall").
+    variance: Of p(x_{t-1} | x_t): `sampling.large_variance` (beta_t, "fixedlarge" of
+      the authors' code) or `sampling.small_variance` (beta tilde_t, "fixedsmall").
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
@@ -102,7 +102,7 @@ def ddpm(
   def decode(params: PyTree, x_t: Array, key: Array, steps: int) -> Array:
     """A draw from p(x | x_t), where x_t has been diffused for `steps` steps."""
     times = np.arange(steps, -1, -1)
-    return samplers.chain(reverse(params), process, x_t, times, key).x
+    return stochastic_samplers.chain(reverse(params), process, x_t, times, key).x
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
@@ -123,7 +123,7 @@ def ddpm(
       x = denoise(x_t, t)
       mean = posterior_mean(x_t, x, now, then)
       key = random.fold_in(steps_key, i)
-      x_t = samplers.draw(mean, variance(now, then), then, key)
+      x_t = stochastic_samplers.draw(mean, variance(now, then), then, key)
       # The last of the steps that share a frame is the one that stays.
       frame = num_frames - 1 - (num_steps - 1 - i) * num_frames // num_steps
       return (x_t, frames.at[:, frame].set(jnp.stack([x_t, x]))), None

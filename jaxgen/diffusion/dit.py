@@ -23,9 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import learned_variance, process, samplers, schedules
+from jaxgen.diffusion import (
+  learned_variance,
+  process,
+  sampling,
+  schedules,
+  stochastic_samplers,
+)
 from jaxgen.diffusion.guidance import drop_labels, guided
-from jaxgen.diffusion.samplers import Levels
+from jaxgen.diffusion.sampling import Levels
 from jaxgen.method import (
   Array,
   Batch,
@@ -160,12 +166,12 @@ def dit(
         noise, v = learned_variance.split(outputs(x_t, now.t))
         x = process.NOISE.to_x(chain, x_t, noise, now.t)
         x = x if encode else jnp.clip(x, -1.0, 1.0)
-        mean = samplers.posterior_mean(x_t, x, now, then)
+        mean = sampling.posterior_mean(x_t, x, now, then)
         bounds = learned_variance.extremes(chain, now, then)
         return mean, learned_variance.variance(v, *bounds)
 
-      x = samplers.prior(process.edm(), prior_key, like, 1.0)
-      x = samplers.chain(reverse, chain, x, times, steps_key).x
+      x = sampling.prior(process.edm(), prior_key, like, 1.0)
+      x = stochastic_samplers.chain(reverse, chain, x, times, steps_key).x
       return {"samples": jnp.clip(decode(x) if decode else x, -1.0, 1.0)}
 
     return sample

@@ -20,9 +20,9 @@ from jax import random
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import sampling, stochastic_samplers
 from jaxgen.diffusion.process import Denoiser, Process, diffuse
-from jaxgen.diffusion.samplers import (
+from jaxgen.diffusion.sampling import (
   Levels,
   large_variance,
   levels,
@@ -48,7 +48,7 @@ def sdedit(
   """Images like `image`: noise is added to it, and taken away again (Algorithm 1).
 
   Args:
-    sampler: One of `samplers`.
+    sampler: See `sampling`.
     denoise: The denoiser.
     process: Of x_t.
     image: f32 [B, ...].
@@ -97,7 +97,7 @@ def repaint(
     jump: Steps that are repeated together; divides N.
     num_resamplings: How often they are taken. More bring the parts into agreement, at
       so many times the evaluations: N num_resamplings.
-    variance: Of the reverse steps; see `samplers.ancestral`.
+    variance: Of the reverse steps; see `stochastic_samplers.ancestral`.
 
   Returns:
     f32 [B, ...]; the known part is that of `given`.
@@ -115,7 +115,7 @@ def repaint(
     known_key, draw_key = random.split(key)
     known = then.alpha * given + then.sigma * normal(known_key)
     mean = posterior_mean(x, denoise(x, now.t), now, then)
-    drawn = samplers.draw(mean, variance(now, then), then, draw_key)
+    drawn = stochastic_samplers.draw(mean, variance(now, then), then, draw_key)
     return mask * known + (1.0 - mask) * drawn
 
   def resampled(x: Array, now: Levels, then: Levels, key: Array) -> Array:
@@ -131,7 +131,7 @@ def repaint(
     return jax.lax.scan(body, x, jnp.arange(num_resamplings))[0]
 
   prior_key, key = random.split(key)
-  x = samplers.prior(process, prior_key, given, times[0])
+  x = sampling.prior(process, prior_key, given, times[0])
   keys = random.split(key, num_steps // jump)
   body = lambda x, at: (resampled(x, *at), None)
   return jax.lax.scan(body, x, (now, then, keys))[0]
@@ -162,7 +162,7 @@ def tools(
   process: Process,
   times: np.ndarray,
   *,
-  sampler: Callable = samplers.ancestral,
+  sampler: Callable = stochastic_samplers.ancestral,
   variance: Callable[[Levels, Levels], Array] = small_variance,
   strength: float = 0.5,
 ) -> dict[str, Callable]:

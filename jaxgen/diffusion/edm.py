@@ -30,7 +30,14 @@ from jax.scipy.special import ndtri
 import numpy as np
 import optax
 
-from jaxgen.diffusion import editing, process, samplers, schedules
+from jaxgen.diffusion import (
+  editing,
+  ode_samplers,
+  process,
+  sampling,
+  schedules,
+  stochastic_samplers,
+)
 from jaxgen.diffusion.guidance import drop_labels, guided
 from jaxgen.method import (
   Array,
@@ -203,12 +210,12 @@ def edm(
   def sample_with(sampler: Callable) -> Callable:
     def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
       prior_key, steps_key = random.split(key)
-      x = samplers.prior(PROCESS, prior_key, batch["image"], levels[0])
+      x = sampling.prior(PROCESS, prior_key, batch["image"], levels[0])
       found = sampler(denoiser(state, batch), PROCESS, x, levels, steps_key)
       return {"samples": jnp.clip(found.x, -1.0, 1.0)}
 
     return sample
 
-  tools = {"stochastic": sample_with(samplers.stochastic_heun)}
-  tools |= editing.tools(denoiser, PROCESS, levels, sampler=samplers.heun)
-  return Method(init, train_step, eval_step, sample_with(samplers.heun), tools)
+  tools = {"stochastic": sample_with(stochastic_samplers.stochastic_heun)}
+  tools |= editing.tools(denoiser, PROCESS, levels, sampler=ode_samplers.heun)
+  return Method(init, train_step, eval_step, sample_with(ode_samplers.heun), tools)

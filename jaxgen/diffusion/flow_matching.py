@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import continuous, likelihood, samplers, schedules
+from jaxgen.diffusion import continuous, likelihood, ode_samplers, sampling, schedules
 from jaxgen.diffusion.process import VELOCITY, Denoiser, Process
 from jaxgen.diffusion.process import denoiser as as_denoiser
 from jaxgen.method import Array, Batch, Method, Metrics, PyTree, TrainState
@@ -100,7 +100,7 @@ def reflow(
 
   def couple(x: Array, noise: Array) -> tuple[Array, Array]:
     del x
-    return samplers.heun(teacher, process, noise, times).x, noise
+    return ode_samplers.heun(teacher, process, noise, times).x, noise
 
   return couple
 
@@ -123,7 +123,7 @@ def flow_matching(
   sigma_min: float = 0.0,
   ema_decay: float = 0.9999,
   num_levels: int = 256,
-  sampler: Callable = samplers.heun,
+  sampler: Callable = ode_samplers.heun,
   times: np.ndarray | None = None,
   tolerance: Tolerance = likelihood.LIKELIHOOD,
 ) -> Method:
@@ -145,7 +145,7 @@ def flow_matching(
     sigma_min: Standard deviation around an image at t = 0.
     ema_decay: Decay per step of the averaged weights used to sample.
     num_levels: Of the images: see `likelihood`.
-    sampler: Of `samplers`, without noise.
+    sampler: Of `ode_samplers`.
     times: Its grid, from 1 to 0; default 50 even steps.
     tolerance: Of the solver of "nll".
 
@@ -166,7 +166,7 @@ def flow_matching(
   )
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    noise = samplers.prior(process, key, batch["image"], 1.0)
+    noise = sampling.prior(process, key, batch["image"], 1.0)
     denoise = denoiser(net, state.params["net"], sigma_min=sigma_min)
     x = sampler(denoise, process, noise, times).x
     return {"samples": likelihood.restore(x, num_levels)}

@@ -29,10 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import bound, learned_variance, samplers
+from jaxgen.diffusion import bound, learned_variance, sampling, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import mean, spread_steps
 from jaxgen.diffusion.process import diffuse, discrete
-from jaxgen.diffusion.samplers import Levels, posterior_mean
+from jaxgen.diffusion.sampling import Levels, posterior_mean
 from jaxgen.diffusion.schedules import even_steps
 from jaxgen.method import (
   Array,
@@ -133,7 +133,7 @@ def improved_ddpm(
     params: PyTree, x: Array, t: Array, noise_key: Array, dropout_key: Array | None
   ) -> tuple[Array, Array]:
     """L_simple, and T times L_t in bits per dimension: each [B]."""
-    at = lambda t: samplers.levels(process, t.reshape(-1, *(1,) * (x.ndim - 1)))
+    at = lambda t: sampling.levels(process, t.reshape(-1, *(1,) * (x.ndim - 1)))
     now, then = at(t + 1.0), at(t * 1.0)
     noise = random.normal(noise_key, x.shape)
     x_t = diffuse(process, x, t + 1.0, noise)
@@ -194,7 +194,7 @@ def improved_ddpm(
     prior_key, steps_key = random.split(key)
     x = per_example(random.normal(prior_key, batch["image"].shape))
     step = reverse(state.params["net"])
-    x = samplers.chain(step, process, x, sample_steps, steps_key).x
+    x = stochastic_samplers.chain(step, process, x, sample_steps, steps_key).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
   def nll(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:

@@ -8,9 +8,9 @@ that mixes the logarithms of the two extreme variances, v = 1 for the larger.
 from jax import Array
 import jax.numpy as jnp
 
-from jaxgen.diffusion import bound, process, samplers
+from jaxgen.diffusion import bound, process, sampling
 from jaxgen.diffusion.process import Process
-from jaxgen.diffusion.samplers import Levels
+from jaxgen.diffusion.sampling import Levels
 
 
 def split(outputs: Array) -> tuple[Array, Array]:
@@ -29,8 +29,8 @@ def extremes(chain: Process, now: Levels, then: Levels) -> tuple[Array, Array]:
 
   The former is the posterior's, in the step into the data that of the step before.
   """
-  smallest = bound.with_decoder(samplers.small_variance, chain, int(chain.end))
-  return smallest(now, then), samplers.large_variance(now, then)
+  smallest = bound.with_decoder(sampling.small_variance, chain, int(chain.end))
+  return smallest(now, then), sampling.large_variance(now, then)
 
 
 def bound_term(
@@ -52,8 +52,8 @@ def bound_term(
     f32 [B, ...].
   """
   wide = t.reshape((-1,) + (1,) * (x.ndim - 1))
-  now, then = (samplers.levels(chain, s) for s in (wide, wide - 1))
+  now, then = (sampling.levels(chain, s) for s in (wide, wide - 1))
   predicted = process.NOISE.to_x(chain, x_t, noise, t)
-  mean = samplers.posterior_mean(x_t, predicted, now, then)
+  mean = sampling.posterior_mean(x_t, predicted, now, then)
   found = variance(v, *extremes(chain, now, then))
   return bound.term(x, x_t, mean, found, now, then)

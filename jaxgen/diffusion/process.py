@@ -2,7 +2,7 @@
 
 All diffusion and flow-matching methods noise an image x in this way and learn the mean
 of what it was, E[x | x_t], in one of several parametrisations. Here are the two
-functions alpha and sigma of the papers, and the parametrisations; `samplers` is about
+functions alpha and sigma of the papers, and the parametrisations; `sampling` is about
 what to do with the mean.
 
   - Ho et al., 2020, arXiv 2006.11239: `discrete`, `NOISE`.

@@ -28,7 +28,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import continuous, samplers, schedules
+from jaxgen.diffusion import continuous, sampling, schedules, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import mean, spread
 from jaxgen.diffusion.process import (
   Denoiser,
@@ -196,9 +196,11 @@ def distil(last: TrainState, fresh: TrainState) -> TrainState:
 
 def _sample(net: nn.Module, num_steps: int) -> Callable:
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    x = samplers.prior(PROCESS, key, batch["image"], 1.0)
+    x = sampling.prior(PROCESS, key, batch["image"], 1.0)
     times = schedules.uniform(num_steps, 1.0)
-    x = samplers.ddim(denoiser(net, state.params["net"]), PROCESS, x, times).x
+    x = stochastic_samplers.ddim(
+      denoiser(net, state.params["net"]), PROCESS, x, times
+    ).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
   return sample

@@ -17,7 +17,7 @@ Where this differs from the paper and the authors' code:
   - The predictor is the exact posterior q(x_s | x_t, x) with the network's x, for all
     three. (Code: that for VP and VE, or discretised reverse-time equations.)
   - A sample ends in E[x | x_t] of the last time, in place of a step without noise.
-  - The step of the corrector is that of each example: see `samplers`.
+  - The step of the corrector is that of each example: see `stochastic_samplers`.
   - The loss is a mean over values; the code has that too, and a sum.
   - Images have uniform noise of a level in training, as where likelihoods are computed.
     (Code: for likelihoods only.) Samples are rounded to the levels.
@@ -33,7 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import continuous, likelihood, samplers
+from jaxgen.diffusion import (
+  continuous,
+  likelihood,
+  ode_samplers,
+  sampling,
+  stochastic_samplers,
+)
 from jaxgen.diffusion.process import NOISE, Denoiser, Process, flow, vp_linear
 from jaxgen.diffusion.process import denoiser as as_denoiser
 from jaxgen.method import Array, Batch, Method, Metrics, PyTree, TrainState
@@ -87,7 +93,7 @@ def score_sde(
   weight: Callable[[Array], Array] = jnp.ones_like,
   ema_decay: float = 0.9999,
   num_levels: int = 256,
-  sampler: Callable = samplers.predictor_corrector,
+  sampler: Callable = stochastic_samplers.predictor_corrector,
   times: np.ndarray | None = None,
   tolerance: Tolerance = likelihood.LIKELIHOOD,
 ) -> Method:
@@ -111,7 +117,7 @@ def score_sde(
     weight: Of the squared error of the noise: 1, or likelihood_weight(process).
     ema_decay: Decay per step of the averaged weights used to sample.
     num_levels: Of the images: see `likelihood`.
-    sampler: Of `samplers`; its options bound.
+    sampler: See `sampling`; its options bound.
     times: Its grid; default grid(process, 1000).
     tolerance: Of the solver of "nll".
 
@@ -135,7 +141,7 @@ def score_sde(
   def sample_with(sampler: Callable) -> Callable:
     def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
       prior_key, steps_key = random.split(key)
-      x_t = samplers.prior(process, prior_key, batch["image"], times[0])
+      x_t = sampling.prior(process, prior_key, batch["image"], times[0])
       denoise = denoiser(net, state.params["net"], process)
       x = sampler(denoise, process, x_t, times, steps_key).x
       return {"samples": likelihood.restore(x, num_levels)}
@@ -157,6 +163,6 @@ def score_sde(
       tolerance=tolerance,
     )
 
-  tools = {"ode": sample_with(samplers.heun), "nll": nll}
+  tools = {"ode": sample_with(ode_samplers.heun), "nll": nll}
   sample = sample_with(sampler)
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

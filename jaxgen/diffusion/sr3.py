@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import samplers
+from jaxgen.diffusion import sampling, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, discrete
 from jaxgen.method import Array, Batch, Method, TrainState
@@ -101,8 +101,8 @@ def sr3(
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
     denoise = clipped(parts.denoise(state.params["net"], given(batch)))
-    x = samplers.prior(process, prior_key, batch["image"], times[0])
-    x = samplers.ancestral(denoise, process, x, times, steps_key).x
+    x = sampling.prior(process, prior_key, batch["image"], times[0])
+    x = stochastic_samplers.ancestral(denoise, process, x, times, steps_key).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
   def upscale(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:

@@ -26,7 +26,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import process, samplers, schedules
+from jaxgen.diffusion import process, sampling, schedules, stochastic_samplers
 from jaxgen.diffusion.learned_schedule import (
   END_POINTS,
   Levels,
@@ -227,10 +227,10 @@ def vdm(
     def predict(z: Array, t: Array) -> Array:
       return net.apply(params, z, jnp.full(len(z), gamma(t)), method="noise")
 
-    z = samplers.prior(process.edm(), prior_key, batch["image"], 1.0)
+    z = sampling.prior(process.edm(), prior_key, batch["image"], 1.0)
     denoise = process.denoiser(predict, noising, process.NOISE)
     times = schedules.uniform(steps, 1.0)
-    z = samplers.ancestral(denoise, noising, z, times, steps_key).x
+    z = stochastic_samplers.ancestral(denoise, noising, z, times, steps_key).x
     # The likeliest level given z_0 is the nearest.
     x = z / noising.alpha(jnp.zeros(()))
     level = jnp.clip(jnp.floor((x + 1) * NUM_LEVELS / 2), 0, NUM_LEVELS - 1)
