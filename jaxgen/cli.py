@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 import contextlib
 import difflib
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -98,6 +99,9 @@ def parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--repeats", type=int, default=1, help="sets of samples")
   evaluate.add_argument("--seed", type=int, default=0)
   evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
+  evaluate.add_argument("--out", help="write a table of the scores: a name in .md")
+  text = "sample by another config; every combination of an entry's repeated values"
+  evaluate.add_argument("--config.KEY", metavar="VALUE", help=text)
 
   reproduce = add("reproduce", "Train, score, write the result down.", "experiment")
   reproduce.add_argument("--seeds", type=int, default=3)
@@ -140,13 +144,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs one command; deliberate errors end in one line, bugs in a traceback."""
   argv = list(sys.argv[1:] if argv is None else argv)
   args, rest = parser().parse_known_args(argv)
-  overrides = {}
+  values: dict[str, list[str]] = {}
   for item in rest:
     key, equals, value = item.partition("=")
     if not key.startswith("--config.") or not equals or not hasattr(args, "config.KEY"):
       parser().error(f"unknown argument {item!r}; entries are --config.KEY=VALUE")
-    overrides[key.removeprefix("--config.")] = value
-  args.overrides, args.argv = overrides, argv
+    values.setdefault(key.removeprefix("--config."), []).append(value)
+  args.overrides, args.argv = {k: v[-1] for k, v in values.items()}, argv
+  every = itertools.product(*values.values())
+  args.variants = [dict(zip(values, combination, strict=True)) for combination in every]
   logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS say much.
   warnings.formatwarning = lambda text, *_: f"jaxgen: warning: {text}\n"
   try:
@@ -259,8 +265,11 @@ def _decompress(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
+  from jaxgen.run import write_text
   from jaxgen.score import results
 
+  if args.overrides and not args.workdirs:
+    raise ValueError("--config.KEY belongs to workdirs")
   if bool(args.workdirs) == bool(args.samples):
     raise ValueError("pass workdirs, or --samples=FOLDER, one of the two")
   ruler = results.Ruler(
@@ -271,8 +280,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     found = [results.evaluate_path(args.samples, ruler, backend=backend)]
   else:
     at = dict(step=args.step, backend=backend)
-    found = [results.evaluate_workdir(w, ruler, **at) for w in args.workdirs]
+    score = lambda w, v: results.evaluate_workdir(w, ruler, overrides=v, **at)
+    found = [score(w, v) for w in args.workdirs for v in args.variants]
   print(results.table(found))
+  if args.out:
+    command = shlex.join(["jaxgen", *args.argv])
+    write_text(Path(args.out), results.markdown(found, command))
 
 
 def _reproduce(args: argparse.Namespace) -> None:

@@ -252,6 +252,30 @@ def test_a_run_is_scored_written_down_and_drawn_once(workdir, capsys, monkeypatc
   assert first["scores"]["elbo"]["value"] == pytest.approx(logged(workdir, "eval_elbo"))
 
 
+def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
+  """Samples of the run's own config are those already drawn; others are not."""
+  drew, draw = [], images._draw
+  count = lambda loaded, *rest: drew.append(loaded.config.lr) or draw(loaded, *rest)
+  monkeypatch.setattr(images, "_draw", count)
+  flags = ["--metrics=frechet,eval", "--features=classifier", "--num_samples=64"]
+  changes = ["--config.lr=0.01", "--config.lr=0.02", "--config.num_steps=6"]
+  out = tmp_path / "table.md"
+  for _ in range(2):
+    cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
+  assert drew == [0.01, 0.02]
+  lines = out.read_text().splitlines()
+  assert lines[0].startswith("    jaxgen evaluate ")
+  assert lines[0].endswith(f"--config.num_steps=6 --out={out}")
+  assert lines[2] == "| lr |"  # Nothing else differs: samples do not depend on it.
+  assert lines[3:6] == ["| --- |", "| 0.01 |", "| 0.02 |"]
+  assert lines[7] == "- num_steps: 6"
+  assert "- num_samples: 64" in lines
+  assert any(line.startswith("- frechet: ") for line in lines)
+  last = json.loads((workdir / "results.json").read_text())[-1]
+  assert last["name"] == f"{workdir} lr=0.02 num_steps=6"
+  assert last["provenance"]["sampler"]["overrides"] == {"lr": "0.02", "num_steps": "6"}
+
+
 def logged(workdir, name):
   entries = [
     json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()

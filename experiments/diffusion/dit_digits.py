@@ -37,7 +37,7 @@ def get_config():
     {
       "batch_size": 64,
       "num_steps": 4_000,  # 171 epochs
-      "lr": 1e-3,
+      "lr": 3e-3,
       "warmup_steps": 200,
       "ema_decay": 0.998,
       "num_timesteps": 250,

@@ -26,10 +26,20 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data
+from jaxgen.diffusion import ode_samplers, schedules, stochastic_samplers
 from jaxgen.diffusion.edm import edm
 from jaxgen.nn.song_unet import SongUNet
 from jaxgen.ops.labelled_augment import NUM_LABELS, labelled_augment
 from jaxgen.train import Every
+
+SAMPLERS = {  # and their steps for N evaluations
+  "euler": (ode_samplers.euler, lambda n: n),
+  "heun": (ode_samplers.heun, lambda n: (n + 1) // 2),
+  "adams_bashforth": (ode_samplers.adams_bashforth, lambda n: n),
+  "dpm_solver_pp_2m": (ode_samplers.dpm_solver_pp_2m, lambda n: n),
+  "ancestral": (stochastic_samplers.ancestral, lambda n: n),
+  "stochastic_heun": (stochastic_samplers.stochastic_heun, lambda n: (n + 1) // 2),
+}
 
 
 def get_config():
@@ -42,6 +52,8 @@ def get_config():
       "ema_half_life": 300.0,
       "augment": 0.12,
       "sigma_data": 0.75,  # of these images
+      "sampler": "heun",
+      "evaluations": 35,  # of the network for a sample; odd for those of Heun
       "channels": 16,
       "channel_mults": (1, 2),
       "num_blocks": 1,
@@ -62,6 +74,7 @@ def build(config):
     dtype=jnp.dtype(config.dtype),
   )
   lr = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
+  sampler, steps = SAMPLERS[config.sampler]
   digits = dict(batch_size=config.batch_size, image_size=8, channels=1)
   return dict(
     method=edm(
@@ -71,6 +84,8 @@ def build(config):
       augment=functools.partial(labelled_augment, p=config.augment),
       sigma_data=config.sigma_data,
       ema_half_life=config.ema_half_life,
+      levels=schedules.karras_levels(steps(config.evaluations)),
+      sampler=sampler,
     ),
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),

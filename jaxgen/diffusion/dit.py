@@ -31,6 +31,7 @@ from jaxgen.diffusion import (
   stochastic_samplers,
 )
 from jaxgen.diffusion.guidance import drop_labels, guided
+from jaxgen.diffusion.noise_prediction import spread_steps
 from jaxgen.diffusion.sampling import Levels
 from jaxgen.method import (
   Array,
@@ -140,10 +141,7 @@ def dit(
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
     encode_key, t_key, order_key, noise_key = random.split(key, 4)
     x = encoded(batch, encode_key)
-    # One t in each of B strata: of the variance of independent ones, little is left.
-    strata = random.permutation(order_key, jnp.arange(len(x))) + random.uniform(t_key)
-    t = jnp.floor(strata * num_steps / len(x)) + 1
-    t = jnp.minimum(t, num_steps)
+    t = spread_steps(t_key, order_key, len(x), num_steps) + 1.0
     return losses(state.params["net"], x, t, batch["label"], noise_key, train=False)
 
   # Sampling.

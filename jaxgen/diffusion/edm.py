@@ -98,6 +98,7 @@ def edm(
   log_sigma: tuple[float, float] = (-1.2, 1.2),
   ema_half_life: float = 1000.0,
   levels: np.ndarray | None = None,
+  sampler: Callable = ode_samplers.heun,
 ) -> Method:
   """A denoiser for all noise levels, trained by Eq. 8.
 
@@ -105,9 +106,9 @@ def edm(
   level per image: 1 is that of a network with output 0; "grad_norm" before what `tx`
   does.
 
-  `sample` takes 18 steps of Heun's method. Tools, on batch["image"]:
-    stochastic: The same with noise added before every step, with the numbers that the
-      paper has for ImageNet-64 (Table 5): {"samples": as `sample`}.
+  Tools, on batch["image"]:
+    stochastic: `sample` by Heun's method with noise added before every step, with the
+      numbers that the paper has for ImageNet-64 (Table 5): {"samples": as `sample`}.
     inpaint, img2img, colourise: See `editing.tools`.
 
   Args:
@@ -122,6 +123,7 @@ def edm(
     log_sigma: Mean and standard deviation of ln sigma in training.
     ema_half_life: Of the averaged weights used to sample, in steps.
     levels: Noise levels of a sampler, falling to 0; default 18 steps (Eq. 5).
+    sampler: See `sampling`.
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"] if it
@@ -217,5 +219,5 @@ def edm(
     return sample
 
   tools = {"stochastic": sample_with(stochastic_samplers.stochastic_heun)}
-  tools |= editing.tools(denoiser, PROCESS, levels, sampler=ode_samplers.heun)
-  return Method(init, train_step, eval_step, sample_with(ode_samplers.heun), tools)
+  tools |= editing.tools(denoiser, PROCESS, levels, sampler=sampler)
+  return Method(init, train_step, eval_step, sample_with(sampler), tools)

@@ -122,6 +122,21 @@ def spread_steps(t_key: Array, order_key: Array, num: int, num_steps: int) -> Ar
   return jnp.minimum(steps.astype(jnp.int32), num_steps - 1)
 
 
+def early_steps(
+  t_key: Array, order_key: Array, num: int, num_steps: int
+) -> tuple[Array, Array]:
+  """Steps int32 [num] with p_t ~ log(1 + 1 / (t + 1)), and weights 1 / (T p_t).
+
+  For means over steps of what falls about like 1 / (t + 1), as terms of the bound do:
+  the mean of weights * values is that of values over even steps. In strata of the
+  distribution's own, shuffled.
+  """
+  t = jnp.floor((num_steps + 1.0) ** spread(t_key, order_key, num)) - 1.0
+  t = jnp.clip(t, 0.0, num_steps - 1.0)
+  p = jnp.log1p(1.0 / (t + 1.0)) / jnp.log(num_steps + 1.0)
+  return t.astype(jnp.int32), 1.0 / (num_steps * p)
+
+
 def spread(offset_key: Array, order_key: Array, num: int) -> Array:
   """f32 [num] in [0, 1), one in each of `num` equal strata, shuffled."""
   strata = random.permutation(order_key, jnp.arange(num))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import hashlib
+import json
 import os
 from pathlib import Path
 import sys
@@ -101,13 +102,15 @@ def drawn(
   """`num` samples of a run, drawn once and kept in its workdir.
 
   Batch i is drawn for batch i of the training data (its labels), with `fold_in(key,
-  i)`, from the averaged parameters. There are labels if they make a difference.
+  i)`, from the averaged parameters. There are labels if they make a difference. Samples
+  by another config than the run's (`run.load`) are kept beside them.
   """
   backend = backend or parallel.jit_backend()
   if loaded.method.sample is None:
     raise ValueError(f"{loaded.workdir}: its method draws no samples")
   step = int(loaded.state.step)
-  folder = loaded.workdir / "evaluation" / f"step_{step:08d}_seed_{seed}_{num}"
+  name = f"step_{step:08d}_seed_{seed}_{num}{_of_config(loaded)}"
+  folder = loaded.workdir / "evaluation" / name
   if not folder.exists():
     _draw(loaded, num, seed, backend, folder)
   image = np.load(folder / "image.npy", mmap_mode="r")
@@ -120,6 +123,15 @@ def drawn(
       yield {k: np.asarray(v[start : start + CHUNK]) for k, v in rows.items()}
 
   return Images(f"{loaded.workdir} at step {step}", num, batches)
+
+
+def _of_config(loaded: Run) -> str:
+  """A mark of the config, if it is not the run's own."""
+  used = json.loads(loaded.config.to_json())
+  if used == json.loads((loaded.workdir / "config.json").read_text()):
+    return ""
+  text = json.dumps(used, sort_keys=True)
+  return f"_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _draw(

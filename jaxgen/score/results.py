@@ -1,6 +1,6 @@
 """Scores of runs and folders, kept with what they depend on, and compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import hashlib
 import json
 from pathlib import Path
@@ -63,11 +63,20 @@ def evaluate_workdir(
   ruler: Ruler,
   *,
   step: int | None = None,
+  overrides: Mapping[str, Any] | None = None,
   backend: parallel.Backend | None = None,
 ) -> Result:
-  """Scores a run and appends the result to its results.json."""
-  backend = backend or parallel.jit_backend()
-  loaded = run.load(workdir, step)
+  """Scores a run and appends the result to its results.json.
+
+  Args:
+    workdir: Of the run.
+    ruler: How to measure.
+    step: Which checkpoint; default the newest.
+    overrides: Other entries of the config, as `run.load` takes them.
+    backend: Default jit over all devices.
+  """
+  backend, overrides = backend or parallel.jit_backend(), dict(overrides or {})
+  loaded = run.load(workdir, step, overrides)
   sets = _real_images(loaded.built, ruler)
   network = _network(ruler, sets)
   scores.check(list(ruler.metrics), network and network.name)
@@ -82,12 +91,13 @@ def evaluate_workdir(
     "workdir": str(workdir),
     "step": int(loaded.state.step),
     "seed": ruler.seed,
-    "sampler": _sampler(loaded),
+    "sampler": _sampler(loaded, overrides),
     "versions": run.versions(),
     "time": time.strftime("%Y-%m-%d %H:%M:%S"),
   }
+  name = " ".join([str(workdir), *(f"{k}={v}" for k, v in overrides.items())])
   result = Result(
-    str(workdir), _over_repeats(found), _fingerprint(ruler, network, sets), provenance
+    name, _over_repeats(found), _fingerprint(ruler, network, sets), provenance
   )
   _append(Path(workdir) / "results.json", result)
   return result
@@ -168,11 +178,12 @@ def _fingerprint(
   }
 
 
-def _sampler(loaded: run.Run) -> dict[str, Any]:
+def _sampler(loaded: run.Run, overrides: dict[str, Any]) -> dict[str, Any]:
   """What decides how samples are drawn: the experiment and its config."""
   files = ("experiment.py", "config.json")
   digest = lambda name: hashlib.sha256((loaded.workdir / name).read_bytes())
-  return {name: digest(name).hexdigest()[:16] for name in files}
+  found = {name: digest(name).hexdigest()[:16] for name in files}
+  return {**found, "overrides": overrides}
 
 
 def _over_repeats(found: Sequence[dict[str, Score]]) -> dict[str, Score]:
@@ -218,6 +229,42 @@ def table(results: Sequence[Result]) -> str:
     lines += ["", *_comparison(results, names, width)]
   lines += ["", *(f"{k}: {v}" for k, v in results[0].ruler.items() if v is not None)]
   return "\n".join(lines)
+
+
+def markdown(results: Sequence[Result], command: str) -> str:
+  """Results as a Markdown table, one a row; what is equal in all stands below it.
+
+  Columns are the entries of the config that differ from the run's, then the scores.
+
+  Args:
+    results: Of one ruler.
+    command: That makes the table.
+  """
+  rows = []
+  for result in results:
+    changed = result.provenance.get("sampler", {}).get("overrides", {})
+    named = changed or {"run": f"{result.name}"}
+    shown = {k: _cell(score) for k, score in result.scores.items()}
+    rows.append({**{k: str(v) for k, v in named.items()}, **shown})
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  same = [n for n in names if len(rows) > 1 and len({r.get(n) for r in rows}) == 1]
+  names = [name for name in names if name not in same]
+  lines = [names, ["---"] * len(names), *([r.get(n, "") for n in names] for r in rows)]
+  first = results[0]
+  below = {n: rows[0][n] for n in same} | {k: v for k, v in first.ruler.items() if v}
+  versions = first.provenance["versions"]
+  below |= {"hardware": f"{versions['devices']}; {versions['host']}"}
+  below |= {"jax": versions["jax"], "date": first.provenance["time"][:10]}
+  table = [f"| {' | '.join(line)} |" for line in lines]
+  listed = [f"- {name}: {value}" for name, value in below.items()]
+  return "\n".join([f"    {command}", "", *table, "", *listed, ""])
+
+
+def _cell(score: Score) -> str:
+  text = f"{score.value:.4g}"
+  if score.interval is not None:
+    text += f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]"
+  return text
 
 
 def _shown(score: Score) -> str:
