@@ -2,7 +2,7 @@
 
   jaxgen train diffusion/dit_digits --workdir=runs/dit_digits
   jaxgen sample runs/dit_digits --label=3 --out=threes.png
-  jaxgen sample runs/dit_digits --mode=unguided --out=unguided.png
+  jaxgen sample runs/dit_digits --config.guidance=3 --out=guided.png
 
 Paper: Peebles, Xie, Scalable Diffusion Models with Transformers (2022), arXiv
   2212.09748.
@@ -43,8 +43,8 @@ def get_config():
       "num_timesteps": 250,
       "beta_start": 4e-4,  # the paper's 1e-4 ... 0.02 for 1,000 steps, times 4
       "beta_end": 0.08,
-      "num_sampling_steps": 125,
-      "guidance": 1.5,
+      "num_sampling_steps": 50,
+      "guidance": 1.0,  # none
       "patch_size": 2,
       "depth": 4,
       "width": 64,
