@@ -43,7 +43,7 @@ def get_config():
       # A workdir of flow_matching_digits; "" trains without a teacher.
       "teacher": "runs/diffusion/flow_matching_digits/seed_0",
       "batch_size": 64,
-      "num_steps": 4_000,
+      "num_steps": 2_000,
       "lr": 1e-3,
       "clip_norm": 1.0,
       "num_levels": 18,  # Table 3, for CIFAR-10

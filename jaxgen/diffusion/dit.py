@@ -31,6 +31,7 @@ from jaxgen.diffusion import (
   stochastic_samplers,
 )
 from jaxgen.diffusion.guidance import drop_labels, guided
+from jaxgen.diffusion.noise_prediction import mean as mean_of
 from jaxgen.diffusion.noise_prediction import spread_steps
 from jaxgen.diffusion.sampling import Levels
 from jaxgen.method import (
@@ -116,8 +117,8 @@ def dit(
     predicted, v = learned_variance.split(outputs)
     fixed = jax.lax.stop_gradient(predicted)
     vlb = learned_variance.bound_term(chain, x, x_t, t, fixed, v)
-    vlb = _mean(vlb) / jnp.log(2.0)
-    mse = _mean((noise - predicted) ** 2)
+    vlb = mean_of(vlb) / jnp.log(2.0)
+    mse = mean_of((noise - predicted) ** 2)
     return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
 
   def train_step(
@@ -176,8 +177,3 @@ def dit(
 
   tools = {"unguided": sample_with(1.0)}
   return Method(init, train_step, eval_step, sample_with(guidance), tools)
-
-
-def _mean(x: Array) -> Array:
-  """Mean over all axes but the first."""
-  return x.reshape(len(x), -1).mean(axis=1)
