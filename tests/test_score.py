@@ -268,7 +268,7 @@ def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   assert lines[0].endswith(f"--config.num_steps=6 --out={out}")
   assert lines[2] == "| lr |"  # Nothing else differs: samples do not depend on it.
   assert lines[3:6] == ["| --- |", "| 0.01 |", "| 0.02 |"]
-  assert lines[7] == "- num_steps: 6"
+  assert lines[7:9] == [f"- run: {workdir}", "- num_steps: 6"]
   assert "- num_samples: 64" in lines
   assert any(line.startswith("- frechet: ") for line in lines)
   last = json.loads((workdir / "results.json").read_text())[-1]

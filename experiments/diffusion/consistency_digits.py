@@ -17,8 +17,9 @@ Ours: in one step, of 1,000 samples of one evaluation, frechet 78.1 [67.0, 89.1]
   of the test images); all in experiments/results/diffusion/consistency_digits.json.
   jaxgen reproduce diffusion/consistency_digits --seeds=1
 The same run without rounding to the levels of the teacher's images, which had the noise
-of a level in training: 129.8 [117.6, 142.0]. The teacher has 11.2 after 99 evaluations. In two and four steps (48.4 with one noise level of 0.8, 38.8 with
-three): experiments/results/diffusion/consistency_digits_levels.md, written by
+of a level in training: 129.8 [117.6, 142.0]. The teacher has 11.2 after 99 evaluations.
+In two and four steps (48.4 with one noise level of 0.8, 38.8 with three):
+experiments/results/diffusion/consistency_digits_levels.md, written by
   jaxgen evaluate runs/consistency_digits --metrics=frechet,prdc,labels \
     --features=classifier --num_samples=1000 "--config.levels=()" \
     "--config.levels=(0.8,)" ... --out=levels.md

@@ -234,7 +234,7 @@ def table(results: Sequence[Result]) -> str:
 def markdown(results: Sequence[Result], command: str) -> str:
   """Results as a Markdown table, one a row; what is equal in all stands below it.
 
-  Columns are the entries of the config that differ from the run's, then the scores.
+  Columns are the run, the entries given for its config, then the scores.
 
   Args:
     results: Of one ruler.
@@ -243,7 +243,7 @@ def markdown(results: Sequence[Result], command: str) -> str:
   rows = []
   for result in results:
     changed = result.provenance.get("sampler", {}).get("overrides", {})
-    named = changed or {"run": f"{result.name}"}
+    named = {"run": result.provenance.get("workdir", result.name), **changed}
     shown = {k: _cell(score) for k, score in result.scores.items()}
     rows.append({**{k: str(v) for k, v in named.items()}, **shown})
   names = list(dict.fromkeys(name for row in rows for name in row))
