@@ -11,8 +11,17 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
   --features=classifier --num_samples=1000
-Ours: not measured.
-Hardware: 2 cores of an AMD EPYC, shared. Wall clock: not measured.
+Ours: in one step, of 1,000 samples of one evaluation, frechet 33.5 [23.2, 43.8] (58.4
+  of the test images), precision 0.80, recall 0.96, no copies.
+  jaxgen reproduce diffusion/progressive_distillation_digits --seeds=1
+Students of two steps, 26.7 [16.7, 36.8], and of four, 21.6 [11.6, 31.5], are the run's
+checkpoints of step 5,000 and 4,500:
+  jaxgen evaluate runs/halving --step=4500 --metrics=frechet,prdc,labels \
+    --features=classifier --num_samples=1000
+The grids of 64 of four steps and of one were looked at: nearly all are digits, those of
+one step with a few dark grey pixels in the background.
+Hardware: a third of one core of an AMD EPYC, shared with many jobs (load 6 to 20). Wall
+clock: 26 min of training. Seed 0.
 """
 
 from ml_collections import ConfigDict
