@@ -8,9 +8,12 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: frechet --metrics=frechet,prdc,labels,eval
   --features=classifier --num_samples=1000
-Ours: the score above is not measured. By the second command, the squared error per
-dimension of encoding and decoding the test set, pixels in [0, 1] (CIFAR-10 in the
-paper, Table 2, from memory):
+Ours: in 50 steps, of 1,000 samples of one evaluation, frechet 20.9 [12.0, 29.8] (58.4
+  of the test images), precision 0.78, recall 1.00; test loss 0.0787.
+  jaxgen reproduce diffusion/ddim_digits --seeds=1
+By the second command, the squared error per dimension of encoding and decoding the test
+set, pixels in [0, 1] (CIFAR-10 in the paper, Table 2, from memory; ours after 3,500
+steps of training):
   steps        10      20      50     100     200
   ours    0.00747 0.00212 0.00033 0.00008 0.00002
   CIFAR   0.014   0.0065  0.0023  0.0009  0.0004
@@ -19,10 +22,9 @@ experiments/results/diffusion/ddim_digits_steps.md, written by
   jaxgen evaluate runs/ddim_digits --metrics=frechet,prdc,labels --features=classifier \
     --num_samples=1000 --config.eta={0,1} --config.num_sample_steps={10,20,50,100} \
     --out=steps.md
-Test loss 0.0787 after 3,000 steps. In the grid of 64 (50 steps) most samples read as a
-digit, about one in eight does not.
+In the grid of 64 (50 steps) most samples read as a digit, about one in eight does not.
 Hardware: 2 cores of an AMD EPYC, beside some ten other jobs. Wall clock: 17 min for
-3,000 steps there. Seed 0; the run went on to step 3,500 and this is its checkpoint.
+3,000 steps there. Seed 0.
 """
 
 import sys
