@@ -21,7 +21,10 @@ By steps of Euler's method: experiments/results/diffusion/flow_matching_digits_s
   jaxgen evaluate runs/flow_matching_digits --metrics=frechet,prdc,labels \
     --features=classifier --num_samples=1000 --config.sampler=euler \
     --config.num_sampling_steps={1,2,4,8,16,64} --out=steps.md
-Pairs by optimal transport and reflow: not measured.
+Pairs by optimal transport are straighter: both at step 2,000 of their 4,000, in 1, 2, 4
+and 8 steps of Euler's method frechet 412, 93, 39, 27, of independent pairs 1979, 329,
+92, 44: experiments/results/diffusion/flow_matching_digits_pairs.md. Reflow, and optimal
+transport to its end: not measured.
 163,985 parameters. The grid of 64 was looked at: all but three or four are digits, with
 a few dark grey pixels in the background.
 Needs the extra `ode` of jaxgen (diffrax) for the likelihood.
