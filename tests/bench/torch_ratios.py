@@ -178,21 +178,27 @@ def bench_nll(num=20, draws=5_000, chunk=50):
 BENCHES = {"iwae": bench_iwae, "glow": bench_glow, "maf": bench_maf, "nll": bench_nll}
 
 
+def show(name, ours, theirs, num=20):
+  """Prints a comparison of two (function, number of parameters); medians as above."""
+  (run, count), (run_theirs, count_theirs) = ours, theirs
+  here, there = in_turns(run, run_theirs, num)
+  shown = " / ".join(
+    "{:.1f} ms ({:.1f} ms of CPU)".format(*1e3 * t) for t in (here, there)
+  )
+  print(
+    f"{name} jaxgen / torch {shown}, {count} / {count_theirs} parameters: "
+    "torch / jaxgen {:.2f} ({:.2f} of CPU)".format(*there / here),
+    flush=True,
+  )
+  return here
+
+
 def main(names):
   import torch
 
   torch.set_num_threads(THREADS)
   for name in names:
-    (ours, num), (theirs, num_theirs) = BENCHES[name]()
-    here, there = in_turns(ours, theirs, 5 if name in ("maf", "nll") else 20)
-    shown = " / ".join(
-      "{:.1f} ms ({:.1f} ms of CPU)".format(*1e3 * t) for t in (here, there)
-    )
-    print(
-      f"{name:5} jaxgen / torch {shown}, {num} / {num_theirs} parameters: "
-      "torch / jaxgen {:.2f} ({:.2f} of CPU)".format(*there / here),
-      flush=True,
-    )
+    here = show(name, *BENCHES[name](), 5 if name in ("maf", "nll") else 20)
     if name == "nll":
       peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
       print(
