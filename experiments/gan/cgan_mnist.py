@@ -10,7 +10,13 @@ Published: Parzen-window log-likelihood 132 +- 1.8 nats (Table 1): not comparabl
   estimator is unsound and not built here.
 Measure: cas --metrics=cas,frechet,prdc,labels --features=classifier
   --num_samples=10000
-Ours: not measured with the present config by the command. Before, at the paper's size
+Ours: of SMALL (--budget=small) label accuracy 0.931: of 10,000 samples a classifier
+  sees 93.1 % as the digit asked for. A classifier trained on samples alone
+  has an accuracy of 0.919 on the test images (cas). Frechet distance 14.1 [13.4, 14.8]
+  (test set 0.63), precision 0.89, recall 0.67. Wall clock: 61 s of training, 2 cores of
+  an AMD EPYC, shared (load 5), seed 0. The grid of 100 was looked at: nearly all are
+  the digit asked for, in many hands; a few are ragged.
+Of the paper's size: not measured with the present config by the command. Before,
   without dropout, after 4,000 steps: label_accuracy 0.196, recall 0.00.
 What matters was looked for on digits (8x8) with narrow networks, 2,000 steps, one seed,
 by a script. With all as before label_accuracy is 0.52 and recall 0.00. Then: weights of
