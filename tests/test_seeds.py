@@ -140,7 +140,8 @@ def test_each_slice_of_any_method_is_the_run_of_its_seed(name):
   assert step._cache_size() == 1
   for i, seed in enumerate((5, 2)):
     own, own_history, _ = train(method, backend, seed)
-    chex.assert_trees_all_close(seed_state(state, i), own, atol=2e-5)
+    # A penalty's second derivatives lose digits; other seeds differ in the first.
+    chex.assert_trees_all_close(seed_state(state, i), own, rtol=1e-3, atol=2e-5)
     for at_once, alone in zip(history, own_history, strict=True):
       for metric, value in alone.items():
         np.testing.assert_allclose(
