@@ -38,7 +38,7 @@ def get_config():
   )
 
 
-SMALL = {"num_stages": 2}  # 4 epochs
+SMALL = {"num_stages": 3}  # 13 epochs
 
 
 def build(config):
