@@ -14,13 +14,13 @@ Paper: Radford et al., Language Models are Unsupervised Multitask Learners (2019
 Dataset: tiny Shakespeare, the first 90 % of the characters to train.
 Published: validation loss 1.88 nats per character, on 20 random batches (README).
 Measure: nats_per_token (published 1.88) --metrics=eval
-Ours: 1.794 nats per character [1.724, 1.864] on the whole validation split, over two
-  seeds (1.788, 1.799), with a learning rate of 3e-3. With the recipe's 1e-3: 1.909
+Ours: 1.786 nats per character [1.774, 1.798] on the whole validation split, over two
+  seeds (1.787, 1.785), with a learning rate of 3e-3. With the recipe's 1e-3: 1.909
   (1.910, 1.908). nanoGPT itself (its code and recipe run here, PyTorch on a CPU, one
   seed) gives 1.898 on the whole split, and 1.886 by its own estimate of 20 batches,
   twelve of which spread by 0.02: the published 1.88 is such an estimate.
-Hardware: 2 cores of an AMD EPYC, about ten other processes beside it. Wall clock: 6 min
-  a seed. `jaxgen bench` with --sample and --num=4 on the busy machine: sampling 64
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 3.3 min a seed, 10
+  steps/s. `jaxgen bench` with --sample and --num=4 on a busy machine: sampling 64
   characters with the cache is 7.9 times as fast as without.
 """
 
