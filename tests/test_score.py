@@ -365,7 +365,10 @@ def test_runs_are_ranked_where_the_ruler_is_the_same():
 
 
 def test_runs_are_not_ranked_where_the_rulers_differ():
-  text = results.table([result("x", 3.0), result("y", 2.0, features="b")])
+  differ = [result("x", 3.0), result("y", 2.0, features="b")]
+  with pytest.raises(ValueError, match="rulers of these results differ"):
+    results.markdown(differ, "command")
+  text = results.table(differ)
   assert "not comparable" in text
   assert "features: a (x)" in text
   assert "features: b (y)" in text

@@ -239,7 +239,12 @@ def markdown(results: Sequence[Result], command: str) -> str:
   Args:
     results: Of one ruler.
     command: That makes the table.
+
+  Raises:
+    ValueError: The rulers differ; `table` says in what.
   """
+  if any(result.ruler != results[0].ruler for result in results):
+    raise ValueError("the rulers of these results differ: no table can hold them")
   rows = []
   for result in results:
     changed = result.provenance.get("sampler", {}).get("overrides", {})
@@ -255,9 +260,9 @@ def markdown(results: Sequence[Result], command: str) -> str:
   versions = first.provenance["versions"]
   below |= {"hardware": f"{versions['devices']}; {versions['host']}"}
   below |= {"jax": versions["jax"], "date": first.provenance["time"][:10]}
-  table = [f"| {' | '.join(line)} |" for line in lines]
+  written = [f"| {' | '.join(line)} |" for line in lines]
   listed = [f"- {name}: {value}" for name, value in below.items()]
-  return "\n".join([f"    {command}", "", *table, "", *listed, ""])
+  return "\n".join([f"    {command}", "", *written, "", *listed, ""])
 
 
 def _cell(score: Score) -> str:
