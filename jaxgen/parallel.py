@@ -13,6 +13,7 @@ replica, key and batch-norm statistics; averages make the replicas equal again.
 from collections.abc import Callable, Sequence
 import contextvars
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ import numpy as np
 AXIS = "data"
 FSDP_AXIS = "fsdp"
 MIN_SHARDED_SIZE = 1024  # Smaller tensors are replicated: a gather costs more.
+LOOK = 8  # Calls of `in_any_process` between two looks at the other processes.
 PyTree = Any
 
 
@@ -77,6 +79,31 @@ def every(interval: int, step: jax.Array, update: Callable, state: PyTree) -> Py
 
   branch = lambda state: jax.lax.cond(turn, update, lambda state: state, state)
   return jax.lax.platform_dependent(state, cpu=selected, default=branch)
+
+
+def in_any_process(asked: Callable[[], bool]) -> Callable[[], bool]:
+  """() -> whether `asked()` held in any process, the same in all at the same call.
+
+  All processes must call it equally often, from the thread that starts their steps.
+  Every `LOOK` calls they look at each other and return what the look before found:
+  that was done long ago, so nobody waits for the step under way. (JAX's own
+  `reached_preemption_sync_point` counts steps, which several in one call jump over,
+  and Orbax sets its count back from a thread when it has saved.)
+  """
+  if jax.process_count() == 1:
+    return asked
+  split = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), P(AXIS))
+  find = jax.jit(jnp.any, out_shardings=NamedSharding(split.mesh, P()))
+  calls, looks = itertools.count(), [False]
+
+  def answer() -> bool:
+    if next(calls) % LOOK:
+      return False
+    mine = np.full(jax.local_device_count(), asked())
+    looks.append(find(jax.make_array_from_process_local_data(split, mine)))
+    return bool(looks.pop(0))
+
+  return answer
 
 
 def as_float(batch: PyTree) -> PyTree:

@@ -270,11 +270,9 @@ def lock(workdir: Path) -> Iterator[None]:
 def stop_signal() -> Iterator[Callable[[], bool]]:
   """Yields a function that says whether SIGTERM or SIGINT asked to stop.
 
-  A second signal acts at once. Outside the main thread signals are left alone. With
-  several processes JAX itself listens for SIGTERM, so that all of them stop at the
-  same step (see `Checkpoints.manager.reached_preemption`); SIGINT is passed on to it.
+  A second signal acts at once. Outside the main thread signals are left alone.
   """
-  several, asked = jax.process_count() > 1, False
+  asked = False
 
   def handle(number: int, _: Any) -> None:
     nonlocal asked
@@ -283,17 +281,15 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     asked = True
     name = signal.Signals(number).name
     print(f"\n{name}: finishing this step and saving ...", file=sys.stderr, flush=True)
-    if several:
-      os.kill(os.getpid(), signal.SIGTERM)
 
-  numbers = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+  numbers = (signal.SIGTERM, signal.SIGINT)
   try:
     before = [signal.signal(number, handle) for number in numbers]
   except ValueError:
     yield lambda: False
     return
   try:
-    yield lambda: asked and not several
+    yield lambda: asked
   finally:
     for number, handler in zip(numbers, before, strict=True):
-      signal.signal(number, handler)
+      signal.signal(number, handler or signal.SIG_DFL)

@@ -108,7 +108,7 @@ def fit(
     with Log(workdir, start, total) as log:
       loop = _Loop(
         workdir, backend, every, eval_data, num_samples, steps_per_call,
-        run.keys(seed), checkpoints, log, stopped,
+        run.keys(seed), checkpoints, log, parallel.in_any_process(stopped),
       )  # fmt: skip
       return loop.train(phases, state and backend.put_state(state), start)
 
@@ -192,7 +192,7 @@ class _Loop:
       state, metrics = train_step(state, put(host), self.keys.steps)
       pending.append((step + 1, metrics))
       step += count
-      stop = self.stopped() or self.preempted(step)
+      stop = self.stopped()
       if due(every.log) or due(every.save) or stop:
         last = finite_metrics(pending)
         pending = []
@@ -209,10 +209,6 @@ class _Loop:
       if due(every.save) or stop:
         self.checkpoints.save(step, backend.get_state(state))
     return step, state
-
-  def preempted(self, step: int) -> bool:
-    """With several processes, whether all of them should stop at this step."""
-    return jax.process_count() > 1 and self.checkpoints.manager.reached_preemption(step)
 
   def evaluator(self, phase: Phase) -> Callable[[int, TrainState], None]:
     if self.eval_data is None or phase.method.eval_step is None:
