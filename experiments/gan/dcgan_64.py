@@ -38,6 +38,9 @@ def get_config():
   )
 
 
+SMALL = {"path": "flowers5", "batch_size": 64, "num_steps": 800}
+
+
 def build(config):
   images = dict(batch_size=config.batch_size, image_size=64, channels=3)
   if config.path:

@@ -26,6 +26,7 @@ import optax
 from jaxgen.gan.adversarial import two_player
 from jaxgen.losses.adversarial import non_saturating
 from jaxgen.method import Array, Method
+from jaxgen.nn.strided_conv import ConvTranspose
 
 normal_init = nn.initializers.normal(0.02)  # Section 4
 
@@ -81,7 +82,7 @@ class Generator(nn.Module):
       x = nn.relu(batch_norm(train, self.dtype, f"norm_{level}")(x))
       features //= 2
       last = level == self.num_doublings - 1
-      x = nn.ConvTranspose(
+      x = ConvTranspose(
         self.channels if last else features,
         (4, 4),
         (2, 2),

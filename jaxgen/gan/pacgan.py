@@ -32,6 +32,7 @@ import optax
 from jaxgen.gan.adversarial import two_player
 from jaxgen.losses.adversarial import AdversarialLoss, non_saturating
 from jaxgen.method import Array, Method
+from jaxgen.nn.strided_conv import ConvTranspose
 
 SIDES = (2, 4, 7, 14, 28)
 KERNEL = 5
@@ -115,7 +116,7 @@ class Generator(nn.Module):
     ):
       x = nn.relu(batch_norm(train, self.dtype, f"norm_{level}")(x))
       features //= 2
-      x = nn.ConvTranspose(
+      x = ConvTranspose(
         self.channels if level == last else features,
         (KERNEL, KERNEL),
         (2, 2),

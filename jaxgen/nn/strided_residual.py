@@ -10,6 +10,8 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 
+from jaxgen.nn.strided_conv import ConvTranspose
+
 
 class ResidualStack(nn.Module):
   """x + conv1x1(relu(conv3x3(relu(x)))), several times, and a last relu.
@@ -94,7 +96,7 @@ class Decoder(nn.Module):
     """[B, H, W, C] -> [B, s H, s W, channels], s = 2 ** len(strided)."""
     x = nn.Conv(self.width, (3, 3), dtype=self.dtype)(x)
     x = ResidualStack(self.width, self.residual_width, self.num_blocks, self.dtype)(x)
-    up = lambda dim: nn.ConvTranspose(dim, (4, 4), (2, 2), dtype=self.dtype)
+    up = lambda dim: ConvTranspose(dim, (4, 4), (2, 2), dtype=self.dtype)
     for dim in self.strided[-2::-1]:
       x = nn.relu(up(dim)(x))
     return up(self.channels)(x)

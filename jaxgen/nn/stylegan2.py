@@ -19,10 +19,9 @@ import jax.numpy as jnp
 
 from jaxgen.nn.equalized import EqualConv, EqualDense, minibatch_stddev
 from jaxgen.nn.progressive import SQRT2, check_resolution, width_at
+from jaxgen.nn.strided_conv import LAYOUT, conv_transpose, strided_conv
 from jaxgen.nn.style import Mapping, NoiseInput
 from jaxgen.ops.upfirdn import downsample2d, fir_taps, separable2d, upsample2d
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def activate(x: Array) -> Array:
@@ -66,9 +65,7 @@ def modulated_conv(
   weights = kernel.astype(x.dtype)
   if up:
     margin = kernel.shape[0] - 1  # everything that the convolution touches
-    y = lax.conv_general_dilated(
-      y, weights, (1, 1), [(margin, margin)] * 2, (2, 2), dimension_numbers=LAYOUT
-    )
+    y = conv_transpose(y, weights, (2, 2), ((margin, margin), (margin, margin)))
     y = separable2d(y, 2 * fir_taps(), pad=(2 - margin // 2, 2 - margin // 2))
   else:
     y = lax.conv_general_dilated(y, weights, (1, 1), "SAME", dimension_numbers=LAYOUT)
@@ -186,7 +183,7 @@ class DownConv(nn.Module):
     kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
     kernel = (kernel * (9 * x.shape[-1]) ** -0.5).astype(x.dtype)
     x = separable2d(x, fir_taps(), pad=(2, 2))
-    x = lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=LAYOUT)
+    x = strided_conv(x, kernel, (2, 2), ((0, 0), (0, 0)))
     return activate(AddBias(name="bias")(x))
 
 

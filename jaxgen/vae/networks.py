@@ -11,6 +11,7 @@ import math
 from flax import linen as nn
 
 from jaxgen.method import Array
+from jaxgen.nn.strided_conv import ConvTranspose
 
 
 class FullyConnected(nn.Module):
@@ -95,7 +96,7 @@ class Convolutional(nn.Module):
     self.from_latent = nn.Dense(self.hidden_dim)
     self.from_hidden = nn.Dense(math.prod(self.inner))
     outwards = (*self.widths[-2::-1], channels * self.num_outputs)
-    self.decoder = [nn.ConvTranspose(dim, **half) for dim in outwards]
+    self.decoder = [ConvTranspose(dim, **half) for dim in outwards]
 
   def encode(self, x: Array) -> tuple[Array, Array]:
     """x f32 [B, H, W, C] -> mean and log variance of q(z|x), [B, D]."""

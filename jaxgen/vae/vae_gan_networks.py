@@ -12,6 +12,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxgen.method import Array
+from jaxgen.nn.strided_conv import ConvTranspose
 
 
 def norm(x: Array, train: bool, name: str) -> Array:
@@ -89,7 +90,7 @@ class Decoder(nn.Module):
     x = norm(dense(math.prod(inner), "first")(x), train, "first_norm")
     x = x.reshape(-1, *inner)
     for i, dim in enumerate(self.widths):
-      double = nn.ConvTranspose(dim, (5, 5), (2, 2), use_bias=False, name=f"conv_{i}")
+      double = ConvTranspose(dim, (5, 5), (2, 2), use_bias=False, name=f"conv_{i}")
       x = norm(double(x), train, f"conv_norm_{i}")
     return jnp.tanh(nn.Conv(channels, (5, 5), name="last")(x))
 

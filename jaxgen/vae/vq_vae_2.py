@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.method import Array, Method
+from jaxgen.nn.strided_conv import ConvTranspose
 from jaxgen.nn.strided_residual import Decoder, Encoder
 from jaxgen.nn.vector_quantizer import Quantized, VectorQuantizer
 from jaxgen.vae import quantized
@@ -71,7 +72,7 @@ class Network(nn.Module):
     self.to_top = nn.Conv(dim, (1, 1), dtype=self.dtype)
     self.top_decoder = Decoder(dim, half, *shape)
     self.to_bottom = nn.Conv(dim, (1, 1), dtype=self.dtype)
-    self.upsample_top = nn.ConvTranspose(dim, (4, 4), (2, 2), dtype=self.dtype)
+    self.upsample_top = ConvTranspose(dim, (4, 4), (2, 2), dtype=self.dtype)
     self.decoder = Decoder(self.channels * self.num_outputs, self.strided, *shape)
 
   def _quantize(self, x: Array, train: bool) -> dict[str, Quantized]:

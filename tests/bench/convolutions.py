@@ -1,0 +1,69 @@
+"""Gradients of kernels through zeros between pixels: those of XLA's rules, and ours.
+
+  taskset -c 0 python tests/bench/convolutions.py
+
+Prints times in ms, of the layers of DCGAN's generator at 64x64, and of a penalty on the
+gradient of the image (R1) through the layers of a strided discriminator.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.nn.strided_conv import conv_transpose, same_pads, strided_conv
+
+BATCH, REPEATS = 16, 3
+LAYERS = ((4, 512, 256), (8, 256, 128), (16, 128, 64), (32, 64, 3))
+
+
+def milliseconds(fn, *args):
+  jax.block_until_ready(fn(*args))
+  start = time.perf_counter()
+  for _ in range(REPEATS):
+    jax.block_until_ready(fn(*args))
+  return (time.perf_counter() - start) / REPEATS * 1e3
+
+
+def row(name, theirs, ours, x, kernel, penalty=False):
+  def loss(fn, x, kernel):
+    return jnp.sum(fn(x, kernel) ** 2)
+
+  def scalar(kernel, fn):
+    by_x = jax.grad(loss, argnums=1)
+    return jnp.sum(by_x(fn, x, kernel) ** 2) if penalty else loss(fn, x, kernel)
+
+  slow, quick = (
+    milliseconds(jax.jit(jax.grad(lambda k, fn=fn: scalar(k, fn))), kernel)
+    for fn in (theirs, ours)
+  )
+  print(name, f"{slow:.1f}", f"{quick:.1f}", f"{slow / quick:.1f}", sep="\t")
+
+
+def main():
+  pads = (same_pads(4, 2),) * 2
+  same = ((1, 1), (1, 1))
+  print("layer", "XLA", "jaxgen", "ratio", sep="\t")
+  for side, width, outputs in LAYERS:
+    row(
+      f"up {side}x{side}x{width} -> {outputs}",
+      lambda x, k: jax.lax.conv_transpose(x, k, (2, 2), "SAME"),
+      lambda x, k: conv_transpose(x, k, (2, 2), pads),
+      jnp.ones((BATCH, side, side, width)),
+      jnp.ones((4, 4, width, outputs)),
+    )
+  for side, width in ((32, 64), (16, 128), (8, 256)):
+    row(
+      f"R1 {side}x{side}x{width} -> {2 * width}",
+      lambda x, k: jax.lax.conv_general_dilated(
+        x, k, (2, 2), same, dimension_numbers=("NHWC", "HWIO", "NHWC")
+      ),
+      lambda x, k: strided_conv(x, k, (2, 2), same),
+      jnp.ones((BATCH, side, side, width)),
+      jnp.ones((4, 4, width, 2 * width)),
+      penalty=True,
+    )
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,93 @@
+"""Strided and transposed convolutions: values, derivatives, the layer of flax."""
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.nn.strided_conv import (
+  ConvTranspose,
+  conv_transpose,
+  same_pads,
+  strided_conv,
+)
+
+CASES = [
+  ((4, 4), (2, 2), None),
+  ((5, 5), (2, 2), None),
+  ((3, 2), (2, 3), None),
+  ((2, 3), (3, 1), None),
+  ((4, 4), (2, 2), [(2, 3), (1, 2)]),
+  ((3, 3), (2, 2), [(-1, 4), (0, 2)]),  # cropped on one side
+]
+
+
+def transposed(x, kernel, strides, padding):
+  return jax.lax.conv_transpose(x, kernel, strides, padding or "SAME")
+
+
+def our_transposed(x, kernel, strides, padding):
+  pads = padding or map(same_pads, kernel.shape, strides)
+  return conv_transpose(x, kernel, strides, tuple(pads))
+
+
+def strided(x, kernel, strides, padding):
+  pads = padding or ((0, 0), (0, 0))
+  return jax.lax.conv_general_dilated(
+    x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+
+
+def our_strided(x, kernel, strides, padding):
+  return strided_conv(x, kernel, strides, tuple(padding or ((0, 0), (0, 0))))
+
+
+@pytest.mark.parametrize(
+  ("ours", "theirs"), [(our_transposed, transposed), (our_strided, strided)]
+)
+@pytest.mark.parametrize(("size", "strides", "padding"), CASES)
+def test_values_and_derivatives_are_those_of_lax(ours, theirs, size, strides, padding):
+  with jax.enable_x64(True):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (2, 6, 5, 3), jnp.float64)
+    kernel = jax.random.normal(keys[1], (*size, 3, 2), jnp.float64)
+
+    def loss(fn, x, kernel):
+      return jnp.sum(jnp.sin(fn(x, kernel, strides, padding)))
+
+    def penalty(fn, x, kernel):
+      by_x, by_kernel = jax.grad(loss, argnums=(1, 2))(fn, x, kernel)
+      return jnp.sum(jnp.sin(by_x)) + jnp.sum(jnp.sin(by_kernel))
+
+    def twice(fn, x, kernel):
+      return jnp.sum(jax.grad(penalty, argnums=1)(fn, x, kernel) ** 2)
+
+    found, expected = (fn(x, kernel, strides, padding) for fn in (ours, theirs))
+    assert found.dtype == expected.dtype == jnp.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    for scalar in (loss, penalty, twice):
+      found, expected = (
+        jax.grad(scalar, argnums=(1, 2))(fn, x, kernel) for fn in (ours, theirs)
+      )
+      chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_the_layer_is_that_of_flax(use_bias, dtype):
+  x = jax.random.normal(jax.random.key(1), (2, 5, 5, 3))
+  options = dict(kernel_size=(4, 4), strides=(2, 2), use_bias=use_bias, dtype=dtype)
+  variables, expected = (
+    module(6, **options).init(jax.random.key(2), x)
+    for module in (ConvTranspose, nn.ConvTranspose)
+  )
+  chex.assert_trees_all_equal(variables, expected)
+  variables = jax.tree.map(lambda v: v + 0.1, variables)
+  found, expected = (
+    module(6, **options).apply(variables, x)
+    for module in (ConvTranspose, nn.ConvTranspose)
+  )
+  assert found.dtype == expected.dtype == (dtype or jnp.float32)
+  np.testing.assert_array_equal(found, expected)
