@@ -60,12 +60,16 @@ class Log:
       tqdm.write(f"step {step}: {line[:100]}", file=sys.stdout)
       self.events.add_text("samples", "\n\n".join(f"    {t}" for t in texts), step)
 
-  def show(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Moves the bar; it shows losses, or the first metric if none is called so."""
-    losses = {name: value for name, value in metrics.items() if "loss" in name}
+  def move(self, step: int) -> None:
+    """Moves the bar to a step that has been started."""
     self.bar.set_description("training", refresh=False)
-    self.bar.set_postfix(losses or dict(list(metrics.items())[:1]), refresh=False)
     self.bar.update(step - self.bar.n)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows losses beside the bar, or the first metric if none is called so."""
+    losses = {name: value for name, value in metrics.items() if "loss" in name}
+    self.bar.set_postfix(losses or dict(list(metrics.items())[:1]), refresh=False)
+    self.move(step)
 
   def __enter__(self) -> "Log":
     return self

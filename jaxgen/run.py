@@ -225,19 +225,22 @@ def load(
   return Run(workdir, phase.method, state, config, built, phase)
 
 
-def first_stage(workdir: str | os.PathLike, experiment: str) -> Run:
+def first_stage(
+  workdir: str | os.PathLike, experiment: str, key: str = "stage_one"
+) -> Run:
   """`load`, for a second stage: where nothing is trained, an error that says how to.
 
   Args:
     workdir: Of a run of `experiment`.
     experiment: "family/method_dataset".
+    key: Entry of the config that names the workdir.
   """
   try:
     return load(workdir)
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f"no first stage: {error}. Train it by 'jaxgen train {experiment} "
-      f"--workdir={workdir}', or pass --config.stage_one=WORKDIR"
+      f"--workdir={workdir}', or pass --config.{key}=WORKDIR"
     ) from error
 
 

@@ -27,6 +27,8 @@ from jaxgen.log import Log
 from jaxgen.method import Method, PyTree, TrainState, averaged
 from jaxgen.run import Phase
 
+IN_FLIGHT = 4  # Calls that wait on the device: it is never idle, and stops soon.
+
 
 @dataclasses.dataclass(frozen=True)
 class Every:
@@ -192,6 +194,9 @@ class _Loop:
       state, metrics = train_step(state, put(host), self.keys.steps)
       pending.append((step + 1, metrics))
       step += count
+      if len(pending) > IN_FLIGHT:
+        jax.block_until_ready(pending[-IN_FLIGHT - 1])
+      self.log.move(step)
       stop = self.stopped()
       if due(every.log) or due(every.save) or stop:
         last = finite_metrics(pending)

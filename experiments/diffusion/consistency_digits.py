@@ -34,8 +34,7 @@ import jax
 from ml_collections import ConfigDict
 import optax
 
-import jaxgen
-from jaxgen import cli, data
+from jaxgen import cli, data, run
 from jaxgen.diffusion import flow_matching, likelihood
 from jaxgen.diffusion.consistency import consistency, constant, progressive
 from jaxgen.diffusion.process import rescaled
@@ -98,8 +97,10 @@ def build(config):
   tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr))
   scales = dict(sigma_data=config.sigma_data, sigma_max=config.sigma_max)
   schedule = progressive(config.num_steps, last=50)
-  stage_one = jaxgen.load(config.teacher) if config.teacher else None
-  if stage_one:
+  stage_one = None
+  if config.teacher:
+    flow = "diffusion/flow_matching_digits"
+    stage_one = run.first_stage(config.teacher, flow, "teacher")
     schedule = constant(config.num_levels, config.decay)
   method = consistency(
     net,

@@ -36,8 +36,7 @@ import jax
 from ml_collections import ConfigDict
 import optax
 
-import jaxgen
-from jaxgen import cli, data
+from jaxgen import cli, data, run
 from jaxgen.diffusion import flow_matching, ode_samplers, schedules
 from jaxgen.nn.unet import UNet
 from jaxgen.train import Every
@@ -80,7 +79,8 @@ def network(config):
 
 def pairs(config):
   if config.pairs == "reflow":
-    stage_one = jaxgen.load(config.teacher)
+    flow = "diffusion/flow_matching_digits"
+    stage_one = run.first_stage(config.teacher, flow, "teacher")
     params = jax.device_get(stage_one.state.ema["net"])
     teacher = flow_matching.denoiser(network(stage_one.config), params)
     return flow_matching.reflow(teacher, num_steps=16)
