@@ -26,6 +26,7 @@ from xdist.scheduler import LoadScopeScheduling
 REPO = Path(__file__).resolve().parents[1]
 CACHE = REPO / ".pytest_cache" / "xla"
 MAX_MAPS = 40_000
+LONG = ("test_faults", "test_colab", "test_flow", "test_biggan")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -50,7 +51,13 @@ def pytest_xdist_make_scheduler(
   config: pytest.Config, log: object
 ) -> LoadScopeScheduling:
   """Asked by pytest-xdist."""
+  config.option.loadscopereorder = False  # It puts files of few, long tests last.
   return SharedPrograms(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """The longest files first, so that no worker is left with one at the end."""
+  items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -38,7 +38,7 @@ def get_config():
   )
 
 
-SMALL = {"path": "flowers5", "batch_size": 64, "num_steps": 800}
+SMALL = {"path": "flowers5", "width": 16, "batch_size": 64, "num_steps": 7_000}
 
 
 def build(config):
