@@ -181,6 +181,8 @@ def _start_jax(args: argparse.Namespace) -> Any:
     cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "jaxgen" / "xla"))
   distributed = getattr(args, "distributed", None)
+  if distributed:  # Its listener would swallow a SIGTERM that comes before `fit`.
+    jax.config.update("jax_enable_preemption_service", False)
   if distributed == "auto":
     jax.distributed.initialize()
   elif distributed:
