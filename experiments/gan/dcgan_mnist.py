@@ -8,11 +8,13 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images.
 Published: no number for plain MNIST samples (the paper classifies with a conditional
   model at 28x28).
 Measure: frechet --metrics=frechet,prdc,labels --features=classifier
-Ours: see experiments/results/gan/dcgan_mnist.json: 10 classes, confidence of a
-  classifier 0.870 (training set 0.991), label entropy 2.211 nats (2.301).
-The samples are recognisable digits with ragged strokes, classes a little uneven. The
-discriminator stays ahead: accuracy 0.7 to 1.0 on both.
-Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 15 min. Seed 0.
+Ours: frechet 91.7 [67.5, 115.9] over three seeds (102.9, 85.9, 86.2; test set 1.20),
+  precision 0.57, recall 0.76; 10 classes, confidence of a classifier 0.868 (training
+  set 0.991), label entropy 2.21 nats (2.30).
+The grid of 100 of seed 0 was looked at: about two in three are digits that a person can
+name, with ragged strokes. The discriminator stays ahead: accuracy 0.7 to 1.0 on both.
+Hardware: one core of an AMD EPYC, shared with other jobs. Wall clock: 4.5, 6.9 and 4.8
+minutes (15 before kernels of transposed convolutions had gradients of their own).
 """
 
 from ml_collections import ConfigDict
