@@ -12,9 +12,9 @@ Measure: bits_per_dim --metrics=eval,frechet,prdc,labels,memorisation
 Ours: 2.354 bits/dim of 4 on the test set [2.338, 2.370] over three seeds, Frechet
   distance 100.8 [95.7, 105.9] of the classifier's features (58.4 for real test images);
   the least on the way of seed 0 was 2.326 after 1,500 steps, so half would do.
-The grid of 64 of seed 0 was looked at: nearly all read as digits, some with broken strokes.
-Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 70 to
-91 s for a seed.
+The grid of 64 of seed 0 was looked at: nearly all read as digits, some with broken
+strokes.
+Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 70 to 91 s a seed.
 """
 
 from ml_collections import ConfigDict
