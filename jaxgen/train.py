@@ -27,7 +27,7 @@ from jaxgen.log import Log
 from jaxgen.method import Method, PyTree, TrainState, averaged
 from jaxgen.run import Phase
 
-IN_FLIGHT = 4  # Calls that wait on the device: it is never idle, and stops soon.
+AHEAD = 1.0  # Seconds of work that may wait on the device, and a signal for it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,17 +185,22 @@ class _Loop:
     batches = local_rows(phase.train_data)(step)
     evaluate_state, sample_state = self.evaluator(phase), self.sampler(phase)
     pending, tick, since, stop = [], time.perf_counter(), step, False
+    calls, ahead = 0, 1
     while step < end and not stop:
       stops = [n * (step // n + 1) for n in dataclasses.astuple(every) if n]
       count = min(step + at_once, end, *stops) - step
+      before = time.perf_counter()
       host = list(itertools.islice(batches, count))
       if len(host) < count:
         raise ValueError(f"train_data ended after step {step + len(host)}; it must not")
       state, metrics = train_step(state, put(host), self.keys.steps)
       pending.append((step + 1, metrics))
-      step += count
-      if len(pending) > IN_FLIGHT:
-        jax.block_until_ready(pending[-IN_FLIGHT - 1])
+      step, calls = step + count, calls + 1
+      if calls <= 2:  # The second compiles nothing and tells how long one takes.
+        jax.block_until_ready(metrics)
+        ahead = 1 + int(AHEAD / (time.perf_counter() - before))
+      elif len(pending) > ahead:
+        jax.block_until_ready(pending[-ahead - 1])
       self.log.move(step)
       stop = self.stopped()
       if due(every.log) or due(every.save) or stop:
