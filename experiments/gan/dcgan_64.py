@@ -2,10 +2,12 @@
 
   jaxgen train gan/dcgan_64 --workdir=runs/dcgan_64 --config.path=FOLDER
   jaxgen train gan/dcgan_64 --workdir=runs/dcgan_64
+  jaxgen reproduce gan/dcgan_64 --seeds=1 --budget=small --weights=FILE
 
 The first trains on the images (.png, .jpg, .webp) below a folder, the second on
-celeb_a as TFDS prepares it, which needs TensorFlow. Either way images are cropped to
-a centred square and resized to 64x64.
+celeb_a as TFDS prepares it, which needs TensorFlow, the third on photographs of flowers
+in ./flowers5 with networks of a quarter of the width. Images are always cropped to a
+centred square and resized to 64x64.
 
 Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep
   Convolutional Generative Adversarial Networks (2015), arXiv 1511.06434.
@@ -13,7 +15,15 @@ Dataset: a folder of images of your own, or celeb_a (TFDS).
 Published: 3,576,704 generator and 2,765,568 discriminator parameters
   (pytorch/examples, dcgan, at 64x64x3); no score without Inception weights.
 Measure: frechet --features=squeezenet
-Ours: the same counts (tests/test_gan.py); not trained
+Ours: the same counts (tests/test_gan.py); not trained at this width but for 647 steps of
+  batches of 64, in which the discriminator won (loss 1e-5) and all samples were one red
+  disc. Of SMALL (width 16, 4,058 photographs, 7,000 steps, 110 epochs) the Frechet
+  distance of SqueezeNet's features, which have no scale to compare with, is 36,875
+  [36,624, 37,126]; the spread of samples is that of the data (`diversity` 1.07).
+The grid of 64 of SMALL was looked at: colours and layouts of photographs of flowers
+(yellow fields, white and red blossoms before dark green, skies), textures that repeat,
+and hardly one flower that one would call so.
+Hardware: one core of an AMD EPYC. Wall clock: 32 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
