@@ -15,8 +15,8 @@ Dataset: a folder of images of your own, or celeb_a (TFDS).
 Published: 3,576,704 generator and 2,765,568 discriminator parameters
   (pytorch/examples, dcgan, at 64x64x3); no score without Inception weights.
 Measure: frechet --features=squeezenet
-Ours: the same counts (tests/test_gan.py); not trained at this width but for 647 steps of
-  batches of 64, in which the discriminator won (loss 1e-5) and all samples were one red
+Ours: the same counts (tests/test_gan.py); at this width only trained for 647 steps, on
+  batches of 64 flowers: the discriminator won (loss 1e-5), all samples were one red
   disc. Of SMALL (width 16, 4,058 photographs, 7,000 steps, 110 epochs) the Frechet
   distance of SqueezeNet's features, which have no scale to compare with, is 36,875
   [36,624, 37,126]; the spread of samples is that of the data (`diversity` 1.07).
