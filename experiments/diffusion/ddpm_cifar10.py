@@ -28,7 +28,6 @@ from jaxgen.train import Every
 def get_config():
   return ConfigDict(  # Section 4 and Appendix B
     {
-      "path": "",  # a folder of images; empty: cifar10 (TFDS)
       "batch_size": 128,
       "num_steps": 800_000,
       "lr": 2e-4,
@@ -60,17 +59,11 @@ def build(config):
   lr = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
   tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr))
   betas = linear_betas(config.num_timesteps, config.beta_start, config.beta_end)
-  images = dict(batch_size=config.batch_size, image_size=32, channels=3)
-  if config.path:
-    train_data = data.image_folder(config.path, flip=True, **images)
-    eval_data = None
-  else:
-    train_data = data.tfds_images("cifar10", "train", flip=True, **images)
-    eval_data = data.tfds_images("cifar10", "test", **images)
+  cifar = dict(batch_size=config.batch_size, image_size=32, channels=3)
   return dict(
     method=ddpm(net, tx=tx, betas=betas, ema_decay=config.ema_decay),
-    train_data=train_data,
-    eval_data=eval_data,
+    train_data=data.tfds_images("cifar10", "train", flip=True, **cifar),
+    eval_data=data.tfds_images("cifar10", "test", **cifar),
     num_steps=config.num_steps,
     every=Every(log=100, eval=10_000, sample=50_000, save=10_000),
     num_samples=64,
