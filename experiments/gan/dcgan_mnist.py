@@ -12,7 +12,8 @@ Ours: frechet 91.7 [67.5, 115.9] over three seeds (103.0, 85.9, 86.2; test set 1
   precision 0.57, recall 0.76; 10 classes, confidence of a classifier 0.868 (training
   set 0.991), label entropy 2.21 nats (2.30).
 The grid of 100 of seed 0 was looked at: about two in three are digits that a person can
-name, with ragged strokes. The discriminator stays ahead: accuracy 0.7 to 1.0 on both.
+name, with ragged strokes. The discriminator stays ahead: after step 1,000 it is right
+on 0.88 to 0.94 of both on average, with drops to nearly 0 at single steps.
 Hardware: one core of an AMD EPYC, shared with other jobs. Wall clock: 4.5, 6.9 and 4.8
 minutes (15 before kernels of transposed convolutions had gradients of their own).
 """
