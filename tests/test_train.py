@@ -205,6 +205,37 @@ def test_a_plain_function_is_data_enough(tmp_path, uninterrupted):
   chex.assert_trees_all_equal(state, uninterrupted[0])
 
 
+class _Awaited(np.ndarray):
+  """A metric that notes when the loop waits for it."""
+
+  def block_until_ready(self):
+    self.log.append(self.step)
+
+
+@pytest.mark.parametrize(
+  "seconds, waits", [(0.0, [1, 2, 2, 3, 4, 5, 6, 7]), (1e9, [1, 2])]
+)
+def test_so_much_work_may_wait_on_the_device(seconds, waits, tmp_path, monkeypatch):
+  """The first two calls are timed; then the loop runs `AHEAD` seconds ahead."""
+  monkeypatch.setattr("jaxgen.train.AHEAD", seconds)
+  real, log = backend(), []
+
+  def compile_train(fn):
+    compiled = real.compile_train(fn)
+
+    def step(state, batch, key):
+      state, metrics = compiled(state, batch, key)
+      loss = np.asarray(metrics["loss"]).view(_Awaited)
+      loss.log, loss.step = log, int(state.step)
+      return state, {"loss": loss}
+
+    return step
+
+  fake = real._replace(compile_train=compile_train)
+  toy_fit(tmp_path, 8, backend=fake, every=Every(log=0, save=0), num_samples=0)
+  assert log == waits
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves(number, tmp_path, uninterrupted):
   def data(first):
