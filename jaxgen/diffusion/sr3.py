@@ -41,7 +41,7 @@ class Network(nn.Module):
   @nn.compact
   def __call__(self, x_t: Array, t: Array, low: Array, train: bool = False) -> Array:
     """The noise; all images f32 [B, H, W, C]."""
-    return self.net(jnp.concatenate([low, x_t], axis=-1), t, train)
+    return self.net(jnp.concatenate([low, x_t], axis=-1), t, train=train)
 
 
 def enlarged(image: Array, factor: int) -> Array:
