@@ -70,7 +70,7 @@ def make_pixel_cnn():
 
 
 def make_pixel_cnn_pp():
-  net = PixelCNNpp(1, 4, num_blocks=1, num_mixtures=2, num_levels=2, dropout=0.1)
+  net = PixelCNNpp(1, 4, num_blocks=1, num_mixtures=2, num_levels=1, dropout=0.1)
   return pixel_cnn_pp(net, tx=optax.adam(1e-2, eps=1e-3), ema_decay=0.9)
 
 
