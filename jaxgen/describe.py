@@ -1,7 +1,7 @@
 """What an experiment is, without running it: sizes, costs, the list of all."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 from pathlib import Path
 import re
@@ -92,11 +92,11 @@ def table(info: Mapping[str, Any]) -> str:
   return "\n".join(lines)
 
 
-def notebook(path: Path) -> dict[str, str]:
-  """The "Paper:", "Dataset:", "Published:" and "Ours:" entries of a docstring."""
+def notebook(path: Path, fields: Sequence[str] = FIELDS) -> dict[str, str]:
+  """Entries of an experiment's docstring: "Paper:", "Dataset:" and so on."""
   doc = ast.get_docstring(ast.parse(path.read_text())) or ""
   entries = {}
-  for field in FIELDS:
+  for field in fields:
     found = re.search(rf"^{field}:(.*(?:\n[ \t]+\S.*)*)", doc, re.MULTILINE)
     entries[field] = " ".join(found[1].split()) if found else "not said"
   return entries

@@ -5,7 +5,8 @@ An experiment's docstring says what is measured, in one line:
   Measure: fid (published 3.17) --features=inception --num_samples=50000
 
 The first word is the score that counts; flags are those of `jaxgen evaluate`. The
-module may have a SMALL, overrides of its config for a partial budget.
+module may have a SMALL, overrides of its config for a partial budget, and a line
+"Measure small:" if another score tells more of that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,9 +44,13 @@ class Measure(NamedTuple):
   ruler: Ruler
 
 
-def measure_of(path: Path, weights: str | None = None) -> Measure:
-  """Reads the "Measure:" line of an experiment."""
-  text = describe.notebook(path).get("Measure", "not said")
+def measure_of(
+  path: Path, weights: str | None = None, budget: str = "full"
+) -> Measure:
+  """Reads the "Measure:" line of an experiment, or that of its small budget."""
+  told = describe.notebook(path, ("Measure", "Measure small"))
+  own = budget == "small" and told["Measure small"] != "not said"
+  text = told["Measure small" if own else "Measure"]
   form = r"(\w+)(?: \(published (-?[\d.]+)\))?((?: --\w+=\S+)*)"
   found = re.fullmatch(form, text)
   if not found:
@@ -99,7 +104,7 @@ def reproduce(
     raise ValueError(f"budget {budget!r}: expected 'full' or 'small'")
   if seeds < 1:
     raise ValueError(f"seeds={seeds}: expected at least 1")
-  backend, measure = backend or parallel.jit_backend(), measure_of(path, weights)
+  backend, measure = backend or parallel.jit_backend(), measure_of(path, weights, budget)
   module = run.load_experiment(path)
   small = getattr(module, "SMALL", {}) if budget == "small" else {}
   changes = {**small, **(overrides or {})}

@@ -431,11 +431,15 @@ def test_what_is_measured_is_read_from_the_docstring(tmp_path):
   found = measure_of(TINY)
   assert (found.score, found.published) == ("elbo", -1000.5)
   assert found.ruler == Ruler(("eval", "frechet"), 300, "classifier")
+  path = tmp_path / "x.py"
+  path.write_text('"""X.\n\nMeasure: fid\nMeasure small: mmd --num_samples=9\n"""\n')
+  assert measure_of(path).score == "fid"
+  small = measure_of(path, "file", "small")
+  assert (small.score, small.ruler) == ("mmd", Ruler(("mmd",), 9, weights="file"))
   for line, text in (
     ("Ours: 3", "expected a docstring line like 'Measure:"),
     ("Measure: fid --sampels=3", "unknown --sampels"),
   ):
-    path = tmp_path / "x.py"
     path.write_text(f'"""X.\n\n{line}\n"""\n')
     with pytest.raises(ValueError, match=text):
       measure_of(path)
@@ -443,10 +447,9 @@ def test_what_is_measured_is_read_from_the_docstring(tmp_path):
 
 def test_every_experiment_says_what_is_measured():
   for path in sorted(cli.experiments_dir().glob("*/*.py")):
-    measure = measure_of(path)
-    scores.check(
-      [m for m in measure.ruler.metrics if not scores.METRICS[m].inception], "any"
-    )
+    for budget in ("full", "small"):
+      metrics = measure_of(path, budget=budget).ruler.metrics
+      scores.check([m for m in metrics if not scores.METRICS[m].inception], "any")
 
 
 def test_the_table_shows_the_files_and_nothing_else(tmp_path):
