@@ -104,7 +104,8 @@ def reproduce(
     raise ValueError(f"budget {budget!r}: expected 'full' or 'small'")
   if seeds < 1:
     raise ValueError(f"seeds={seeds}: expected at least 1")
-  backend, measure = backend or parallel.jit_backend(), measure_of(path, weights, budget)
+  measure = measure_of(path, weights, budget)
+  backend = backend or parallel.jit_backend()
   module = run.load_experiment(path)
   small = getattr(module, "SMALL", {}) if budget == "small" else {}
   changes = {**small, **(overrides or {})}

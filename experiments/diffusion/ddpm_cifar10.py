@@ -50,7 +50,7 @@ def get_config():
   )
 
 
-SMALL = {  # For one core of a CPU; the process is that of Section 4 in a tenth of steps.
+SMALL = {  # for one core of a CPU; the same process in a tenth of the steps
   "path": "cifar10",
   "batch_size": 32,
   "num_steps": 4_000,
