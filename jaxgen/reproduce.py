@@ -44,9 +44,7 @@ class Measure(NamedTuple):
   ruler: Ruler
 
 
-def measure_of(
-  path: Path, weights: str | None = None, budget: str = "full"
-) -> Measure:
+def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> Measure:
   """Reads the "Measure:" line of an experiment, or that of its small budget."""
   told = describe.notebook(path, ("Measure", "Measure small"))
   own = budget == "small" and told["Measure small"] != "not said"
