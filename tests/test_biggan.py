@@ -48,7 +48,7 @@ def attention():
   """(images, variables of a block whose power iteration has converged)."""
   x = normal(2, 4, 6, 16)
   net = SelfAttention()
-  variables = net.init(KEY, x, train=True)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=True)
   step = jax.jit(lambda v: net.apply(v, x, train=True, mutable="spectral_norm")[1])
   for _ in range(300):
     variables = {**variables, **step(variables)}
@@ -146,7 +146,7 @@ def test_regularisation_reaches_kernels_before_the_optimiser():
 def test_conditional_batch_norm_by_hand():
   x, y = normal(4, 2, 2, 3), normal(4, 5)
   net = ConditionalBatchNorm(spectral=False)
-  variables = net.init(KEY, x, y, train=True)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, y, train=True)
   out, after = net.apply(variables, x, y, train=True, mutable="batch_stats")
   kernel = {k: np.asarray(v["kernel"]) for k, v in variables["params"].items()}
   mean, var = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
@@ -404,7 +404,7 @@ def echo(**kwargs):
 
 def test_truncation_draws_the_same_quantiles_within_every_threshold():
   method, batch, state = echo()
-  z = np.asarray(method.tools["truncation"](state, batch, KEY)["truncated"])
+  z = np.asarray(jax.jit(method.tools["truncation"])(state, batch, KEY)["truncated"])
   assert z.shape == (40, len(THRESHOLDS), 1, 1, 50)
   z = z[:, :, 0, 0]
   uniform = jax.scipy.stats.norm.cdf
@@ -423,14 +423,16 @@ def test_truncation_draws_the_same_quantiles_within_every_threshold():
 def test_classes_are_walked_through_in_a_line_with_z_held():
   method, batch, state = echo(show_label=True)
   weights = np.asarray(
-    method.tools["interpolate_classes"](state, batch, KEY)["classes"]
+    jax.jit(method.tools["interpolate_classes"])(state, batch, KEY)["classes"]
   )
   t = np.linspace(0, 1, 8)
   for row, label in zip(weights[:, :, 0, 0], batch["label"], strict=True):
     np.testing.assert_allclose(row[:, label], 1 - t, atol=1e-6)
     np.testing.assert_allclose(row[:, (label + 1) % 3], t, atol=1e-6)
   method, batch, state = echo()
-  z = np.asarray(method.tools["interpolate_classes"](state, batch, KEY)["classes"])
+  z = np.asarray(
+    jax.jit(method.tools["interpolate_classes"])(state, batch, KEY)["classes"]
+  )
   np.testing.assert_array_equal(z, np.repeat(z[:, :1], 8, axis=1))
   assert np.abs(np.diff(z, axis=0)).min(0).max() > 0
 

@@ -155,7 +155,7 @@ def test_bernoulli_sizes_and_intervals():
 def make(scale=1.3, seed=0):
   """A VAE whose posteriors are narrower than the prior, and inside of it."""
   net = FullyConnected(SHAPE, (8,), 3)
-  params = net.init(jax.random.key(seed), jnp.zeros((1, *SHAPE)))["params"]
+  params = jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, *SHAPE)))["params"]
   params = jax.tree.map(lambda v: scale * v, params)
   params["log_var"]["bias"] = params["log_var"]["bias"] - 3.0
   return net, params

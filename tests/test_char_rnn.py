@@ -22,7 +22,7 @@ CELLS = pytest.mark.parametrize("cell", [nn.OptimizedLSTMCell, nn.GRUCell])
 def network(cell):
   """(network, parameters) of two layers, far from zero."""
   net = Network(StackedRNN(2, 4, cell), 3)
-  params = net.init(random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+  params = jax.jit(net.init)(random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
   return net, jax.tree.map(lambda x: 2.0 * x + 0.1, params)
 
 
@@ -63,7 +63,7 @@ def test_the_state_changes_no_sample():
   net, params = network(nn.OptimizedLSTMCell)
   method = char_rnn(net, tx=optax.sgd(0.0), prompt=(1,))
   batch = {"tokens": jnp.zeros((32, 6), jnp.int32)}
-  state = method.init(random.key(0), batch).replace(params={"net": params})
+  state = jax.jit(method.init)(random.key(0), batch).replace(params={"net": params})
   draw = lambda fn: jax.jit(fn)(state, batch, random.key(1))["samples"]
   cached, uncached = draw(method.sample), draw(method.tools["sample_uncached"])
   np.testing.assert_array_equal(cached, uncached)
@@ -74,7 +74,7 @@ def test_one_layer_is_the_lstm_of_the_book():
   """Against its equations, in numpy."""
   net = StackedRNN(1, 3)
   x = random.normal(random.key(0), (2, 4, 5))
-  params = net.init(random.key(1), x)["params"]
+  params = jax.jit(net.init)(random.key(1), x)["params"]
   (cell,) = jax.device_get(params).values()
   x, sigmoid = np.asarray(x), lambda a: 1 / (1 + np.exp(-a))
   h = c = np.zeros((2, 3))

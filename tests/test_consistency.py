@@ -146,7 +146,7 @@ def test_target_is_an_average_without_gradient():
   schedule, lr = paper.constant(4, 0.75), 0.1
   method = consistency(Scale(), tx=optax.sgd(lr), teacher=teacher, schedule=schedule)
   batch, key = {"image": images(64, 2)}, random.key(1)
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   state = state.replace(ema={"net": {"w": jnp.float32(0.1)}})
   after, metrics = jax.jit(method.train_step)(state, batch, key)
   new = after.params["net"]["w"]
@@ -244,7 +244,7 @@ def test_samples_and_what_a_round_begins_with():
   x = jax.jit(teacher.sample)(of(teacher), batch, random.key(0))["samples"]
   np.testing.assert_allclose(x.std(), STD, rtol=0.04)
   method = progressive_distillation(Scale(), tx=optax.sgd(1.0), num_steps=2)
-  fresh = method.init(random.key(0), batch)
+  fresh = jax.jit(method.init)(random.key(0), batch)
   last = fresh.replace(ema={"net": {"w": jnp.float32(0.7)}})
   begun = halving.distil(last, fresh)
   found = (begun.params["net"], begun.params["teacher"], begun.ema["net"])

@@ -47,7 +47,7 @@ def random_variables(layer, x, seed=0):
   """float64; everything that starts at 0 or 1 moved off it."""
   rng = np.random.default_rng(seed)
   move = lambda v: v if v.dtype == jnp.int32 else v * 1.0 + 0.3 * rng.random(v.shape)
-  variables = layer.init(jax.random.key(seed), x)
+  variables = jax.jit(layer.init)(jax.random.key(seed), x)
   fixed = variables.pop("fixed", {})
   to64 = lambda v: v if jnp.issubdtype(v.dtype, jnp.integer) else v.astype(jnp.float64)
   return {**jax.tree.map(move, variables), "fixed": jax.tree.map(to64, fixed)}
@@ -92,7 +92,7 @@ def test_neighbours_differ_on_a_checkerboard():
 def test_half_passes_and_is_all_that_the_other_half_depends_on(name):
   layer = LAYERS[name]
   x = jax.random.normal(jax.random.key(1), (1, *SHAPE))
-  variables = layer.init(jax.random.key(0), x)
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
   first = np.broadcast_to(coupling.channel_mask(2), x.shape)
   masks = {"checkerboard": coupling.checkerboard(2, 4), "split, flipped": ~first}
   passes = np.broadcast_to(masks.get(name, first), x.shape).ravel()
@@ -110,7 +110,7 @@ def test_actnorm_leaves_the_first_batch_standardised():
   x = 3 + jnp.array([2.0, 0.1])[None, None, None] * jax.random.normal(
     jax.random.key(1), (5, *SHAPE)
   )
-  variables = layer.init(jax.random.key(0), x)
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
   np.testing.assert_array_equal(layer.apply(variables, x)[0], x)  # init reads shapes
   (z, log_det), first = layer.apply(variables, x, mutable=[bijection.FIRST_BATCH])
   np.testing.assert_allclose(z.mean((0, 1, 2)), np.zeros(2), atol=1e-5)
@@ -125,7 +125,7 @@ def test_actnorm_leaves_the_first_batch_standardised():
 def test_flow_batch_norm_standardises_every_batch_and_keeps_averages():
   layer = bijection.FlowBatchNorm(2, momentum=0.75)
   x = 3 + 2 * jax.random.normal(jax.random.key(1), (5, *SHAPE))
-  variables = layer.init(jax.random.key(0), x)
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
   (z, _), moved = layer.apply(variables, x, train=True, mutable=["batch_stats"])
   np.testing.assert_allclose(z.mean((0, 1, 2)), np.zeros(2), atol=1e-5)
   np.testing.assert_allclose(z.var((0, 1, 2)), np.ones(2), rtol=1e-4)
@@ -138,7 +138,7 @@ def test_1x1_starts_as_a_rotation_and_has_the_determinant_of_its_diagonal():
   x = jax.random.normal(jax.random.key(1), (2, *SHAPE[:2], 5))
   for lu in (True, False):
     layer = bijection.Invertible1x1(5, lu)
-    variables = layer.init(jax.random.key(3), x)
+    variables = jax.jit(layer.init)(jax.random.key(3), x)
     z, log_det = layer.apply(variables, x)
     np.testing.assert_allclose((z**2).sum(-1), (x**2).sum(-1), rtol=1e-4)
     np.testing.assert_allclose(log_det, np.zeros(2), atol=1e-4)

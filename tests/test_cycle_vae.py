@@ -180,7 +180,7 @@ def test_samples_and_tools():
   mean = affine(encoder["mean"], B)
   close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)
   z = jax.random.normal(KEY, (6, 2))
-  close(method.sample(state, BATCH, KEY)["samples"], generate(A, z))
+  close(jax.jit(method.sample)(state, BATCH, KEY)["samples"], generate(A, z))
   out = {name: tool(state, BATCH, KEY) for name, tool in method.tools.items()}
   close(out["encode"]["mean"], mean)
   close(out["encode"]["log_var"], affine(encoder["log_var"], B))
@@ -207,7 +207,7 @@ def test_samples_and_tools():
 def test_a_discriminator_sees_the_condition_only_if_asked():
   for sees, size in ((False, 4), (True, 8)):
     net = Discriminator((3,), sees_condition=sees)
-    variables = net.init(KEY, A, B)
+    variables = jax.jit(net.init)(KEY, A, B)
     assert variables["params"]["hidden_0"]["kernel"].shape == (size, 3)
     moved = net.apply(variables, 2 * A + 1, B) != net.apply(variables, A, B)
     assert moved.any() == sees
@@ -216,7 +216,7 @@ def test_a_discriminator_sees_the_condition_only_if_asked():
 def test_the_generator_reads_both_inputs_and_the_encoder_the_image():
   net = Generator((2, 2, 1), (5,))
   z = jnp.ones((6, 3))
-  variables = net.init(KEY, A, z)
+  variables = jax.jit(net.init)(KEY, A, z)
   one = net.apply(variables, A, z)
   assert one.shape == B.shape
   assert (one != net.apply(variables, A, 2 * z)).all()

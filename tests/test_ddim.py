@@ -72,7 +72,7 @@ def test_error_of_encoding_and_decoding_falls_with_the_steps(subset):
   errors = []
   for num_steps in (10, 20, 40):
     method, state = make(subset(1000, num_steps))
-    found = method.tools["reconstruct"](state, {"image": x}, random.key(1))
+    found = jax.jit(method.tools["reconstruct"])(state, {"image": x}, random.key(1))
     square = np.mean(((found["reconstructions"] - x) / 2) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(found["error"], square, rtol=1e-5)
     errors.append(float(found["error"].mean()))
@@ -83,20 +83,26 @@ def test_error_of_encoding_and_decoding_falls_with_the_steps(subset):
 def test_latents_of_the_exact_network_are_standard_normal():
   method, state = make(linear_steps(1000, 100))
   x = MEAN + STD * random.normal(random.key(0), (64, 8, 8, 1))
-  latents = method.tools["encode"](state, {"image": x}, random.key(1))["latents"]
+  latents = jax.jit(method.tools["encode"])(state, {"image": x}, random.key(1))[
+    "latents"
+  ]
   np.testing.assert_allclose(latents.mean(), 0.0, atol=0.06)
   np.testing.assert_allclose(latents.std(), 1.0, rtol=0.06)
   # Without noise the order of values is kept: the map is monotone.
   ranks = lambda v: np.argsort(np.asarray(v).ravel())
   np.testing.assert_array_equal(ranks(latents), ranks(x))
-  back = method.tools["decode"](state, {"latents": latents}, random.key(2))["images"]
+  back = jax.jit(method.tools["decode"])(state, {"latents": latents}, random.key(2))[
+    "images"
+  ]
   np.testing.assert_allclose(back, x.clip(-1, 1), atol=0.12)
 
 
 def test_interpolations_join_the_samples_of_two_latents():
   method, state = make(linear_steps(1000, 5))
   batch = {"image": jnp.zeros((3, 4, 4, 1))}
-  path = method.tools["interpolate"](state, batch, random.key(0))["interpolations"]
+  path = jax.jit(method.tools["interpolate"])(state, batch, random.key(0))[
+    "interpolations"
+  ]
   assert path.shape == (3, 9, 4, 4, 1)
   ends = random.normal(random.key(0), (2, 3, 4, 4, 1))
   decode = lambda z: method.tools["decode"](state, {"latents": z}, random.key(1))
@@ -108,8 +114,8 @@ def test_without_noise_only_the_start_is_drawn():
   method, state = make(linear_steps(1000, 5))
   batch, key = {"image": jnp.zeros((3, 4, 4, 1))}, random.key(0)
   start = random.normal(random.split(key)[0], (3, 4, 4, 1))
-  samples = method.sample(state, batch, key)["samples"]
-  decoded = method.tools["decode"](state, {"latents": start}, key)["images"]
+  samples = jax.jit(method.sample)(state, batch, key)["samples"]
+  decoded = jax.jit(method.tools["decode"])(state, {"latents": start}, key)["images"]
   np.testing.assert_allclose(samples, decoded, atol=1e-6)
 
 

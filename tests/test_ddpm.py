@@ -157,7 +157,7 @@ def test_train_step_follows_the_gradient_and_averages_with_decay():
   betas, lr, decay, w = linear_betas(50, 2e-3, 0.4), 0.1, 0.75, 0.3
   method = ddpm(ScaleNet(w), tx=optax.sgd(lr), betas=betas, ema_decay=decay)
   batch = {"image": images(4096)}
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   after, metrics = jax.jit(method.train_step)(state, batch, random.key(1))
   # d/dw E (noise - w x_t)^2, with E noise x_t = sqrt(1 - alpha_bar)
   alpha_bars = alpha_bars_of(betas)
@@ -226,7 +226,7 @@ def test_interpolation_mixes_neighbours_under_one_noise():
   betas = np.full(20, 1e-3)
   method = ddpm(ScaleNet(), tx=optax.sgd(1.0), betas=betas)  # finds no noise
   batch = {"image": images(3)}
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   mixed = jax.jit(method.tools["interpolate"])(state, batch, random.key(1))
   mixed = np.asarray(mixed["interpolations"])
   assert mixed.shape == (3, 9, 8, 8, 1)

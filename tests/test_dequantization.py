@@ -101,7 +101,7 @@ def test_noise_flow_knows_its_determinant():
   with jax.enable_x64(True):
     rng = np.random.default_rng(0)
     image, noise = (jnp.asarray(rng.uniform(-1, 1, shape)) for _ in range(2))
-    variables = net.init(KEY, image, noise)
+    variables = jax.jit(net.init)(KEY, image, noise)
     move = lambda v: jnp.asarray(v + 0.2 * rng.standard_normal(v.shape))
     variables = jax.tree.map(move, variables)
     v, log_det = net.apply(variables, image, noise)

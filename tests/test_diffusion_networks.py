@@ -190,7 +190,7 @@ def test_embeddings():
 def test_schedules_rise_between_their_end_points():
   t = jnp.linspace(0, 1, 50)
   for net in (LinearSchedule(-3.0, 2.0), MonotoneSchedule(-3.0, 2.0, width=4)):
-    start = net.init(random.key(0), t)
+    start = jax.jit(net.init)(random.key(0), t)
     np.testing.assert_allclose(
       net.apply(start, t)[jnp.array([0, -1])], [-3, 2], rtol=1e-5
     )

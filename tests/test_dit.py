@@ -99,7 +99,7 @@ def test_the_bound_trains_the_variance_and_nothing_else():
   method = dit(TwoNumbers(), tx=optax.sgd(1.0), betas=FEW, num_sampling_steps=4)
   x = MEAN + STD * random.normal(random.key(9), (512, 4, 4, 1))
   batch = {**batch_of(x.shape), "image": x}
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   after, metrics = jax.jit(method.train_step)(state, batch, random.key(1))
   # The simple loss alone: d/dw E (noise - w x_t)^2, with w = 0.3.
   alpha_bars = np.cumprod(1 - np.asarray(FEW))
@@ -172,7 +172,7 @@ def test_latents_are_what_the_network_sees():
   method = dit(Seen(), tx=optax.sgd(0.1), betas=FEW, encode=encode, decode=decode,
                num_sampling_steps=2)  # fmt: skip
   batch = batch_of((3, 8, 8, 1))
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   jax.eval_shape(method.train_step, state, batch, random.key(0))
   samples = jax.eval_shape(method.sample, state, batch, random.key(0))["samples"]
   assert samples.shape == (3, 8, 8, 1)

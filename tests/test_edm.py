@@ -121,7 +121,7 @@ def test_networks_are_told_the_label_and_the_augmentation():
       augment=labelled_augment,
       label_dropout=rate,
     )
-    state = method.init(random.key(0), batch)
+    state = jax.jit(method.init)(random.key(0), batch)
     state, _ = jax.jit(method.train_step)(state, batch, random.key(1))
     moved_by[rate] = state.params["net"]
     np.testing.assert_array_equal(

@@ -28,7 +28,7 @@ def test_adam_moves_a_layer_by_its_multiplier():
   """A step of size r moves the kernel in use by r * lr_multiplier / sqrt(fan in)."""
   x = jnp.ones((1, 16))
   layer, rate = EqualDense(1, lr_multiplier=0.1, bias_init=3.0), 1e-3
-  params = layer.init(jax.random.key(0), x)
+  params = jax.jit(layer.init)(jax.random.key(0), x)
   assert float(layer.apply(params, 0 * x)[0, 0]) == pytest.approx(3.0)
   tx = optax.adam(rate)
   loss = lambda p: layer.apply(p, x).sum()

@@ -41,7 +41,7 @@ def jit(fn):
 def rattled(net, *inputs, scale=0.5):
   """Float64 variables with large time dependence."""
   rng = np.random.default_rng(0)
-  variables = net.init(KEY, *inputs)
+  variables = jax.jit(net.init)(KEY, *inputs)
   move = lambda v: jnp.asarray(v + scale * rng.standard_normal(v.shape), jnp.float64)
   return {**variables, "params": jax.tree.map(move, variables["params"])}
 

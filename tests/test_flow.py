@@ -32,7 +32,7 @@ SHAPE = (4, 4, 2)
 def rattled(net, shape, dtype=jnp.float64):
   """Random variables in which no layer is the identity."""
   rng = np.random.default_rng(0)
-  variables = net.init(jax.random.key(0), jnp.zeros((1, *shape)))
+  variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, *shape)))
   real = lambda v: jnp.issubdtype(v.dtype, jnp.floating)
   variables = jax.tree.map(lambda v: v.astype(dtype) if real(v) else v, variables)
   move = lambda v: v + 0.2 * rng.standard_normal(v.shape).astype(dtype)
@@ -113,16 +113,16 @@ def test_loss_and_evaluation_of_the_identity_are_those_of_the_base():
   net = nice.Network(SHAPE, (8,))
   method = nice.nice(net, tx=TX, base=likelihood.normal)
   image = jax.random.randint(KEY, (8, *SHAPE), 0, 256) / 127.5 - 1
-  state = method.init(KEY, {"image": image})
-  values = method.eval_step(state, {"image": image}, KEY)
+  state = jax.jit(method.init)(KEY, {"image": image})
+  values = jax.jit(method.eval_step)(state, {"image": image}, KEY)
   u = jax.random.uniform(KEY, image.shape)
   x = ((np.round((image + 1) * 127.5) + u) / 256 - 0.5).reshape(8, -1)
   nats = (0.5 * x**2 + 0.5 * np.log(2 * np.pi) + np.log(256)).sum(-1)
   np.testing.assert_allclose(values["nll"], nats, rtol=1e-5)
   np.testing.assert_allclose(values["bits_per_dim"], nats / 32 / np.log(2), rtol=1e-5)
-  log_prob = method.tools["log_prob"](state, {"image": image}, KEY)["log_prob"]
+  log_prob = jax.jit(method.tools["log_prob"])(state, {"image": image}, KEY)["log_prob"]
   np.testing.assert_allclose(log_prob, -nats, rtol=1e-5)
-  _, metrics = method.train_step(state, {"image": image}, KEY)
+  _, metrics = jax.jit(method.train_step)(state, {"image": image}, KEY)
   np.testing.assert_allclose(metrics["loss"], values["bits_per_dim"].mean(), rtol=1e-5)
 
 
@@ -195,25 +195,29 @@ def test_temperature_zero_is_the_mode_and_tools_decode_what_they_encode(small):
   variables = {"params": state.params["net"], **state.stats["net"]}
   decode = likelihood.space(net).decode
   mode = decode(variables, jnp.zeros((1, 32)))
-  cold = glow.glow(net, tx=TX, temperature=0.0).sample(state, batch, KEY)["samples"]
+  cold = jax.jit(glow.glow(net, tx=TX, temperature=0.0).sample)(state, batch, KEY)[
+    "samples"
+  ]
   np.testing.assert_array_equal(cold, np.repeat(mode, 16, axis=0))
-  sweep = method.tools["temperatures"](state, batch, KEY)["temperatures"]
+  sweep = jax.jit(method.tools["temperatures"])(state, batch, KEY)["temperatures"]
   assert sweep.shape == (16, len(likelihood.TEMPERATURES), *SHAPE)
   np.testing.assert_array_equal(sweep[:, 0], cold)
-  warm = glow.glow(net, tx=TX, temperature=1.0).sample(state, batch, KEY)["samples"]
+  warm = jax.jit(glow.glow(net, tx=TX, temperature=1.0).sample)(state, batch, KEY)[
+    "samples"
+  ]
   np.testing.assert_array_equal(sweep[:, -1], warm)
   assert (sweep[:, -1] != sweep[:, 0]).any()
-  path = method.tools["interpolate"](state, batch, KEY)["interpolations"]
+  path = jax.jit(method.tools["interpolate"])(state, batch, KEY)["interpolations"]
   np.testing.assert_allclose(path[:, 0], batch["image"], atol=1e-6)
   np.testing.assert_allclose(path[:, -1], np.roll(batch["image"], -1, 0), atol=1e-6)
 
 
 def test_attribute_moves_along_the_difference_of_two_labels_means(small):
   net, method, (*_, state), batch = small
-  moved = method.tools["attribute"](state, batch, KEY)["attribute"]
+  moved = jax.jit(method.tools["attribute"])(state, batch, KEY)["attribute"]
   assert moved.shape == (16, glow.NUM_STRENGTHS, *SHAPE)
   np.testing.assert_allclose(moved[:, 3], batch["image"], atol=1e-6)
-  z = np.asarray(method.tools["encode"](state, batch, KEY)["z"])
+  z = np.asarray(jax.jit(method.tools["encode"])(state, batch, KEY)["z"])
   direction = z[2::3].mean(0) - z[0::3].mean(0)
   variables = {"params": state.params["net"], **state.stats["net"]}
   for strength, images_ in ((-1, moved[:, 0]), (1 / 3, moved[:, 4])):

@@ -240,7 +240,7 @@ def test_half_precision_is_inside_only():
 
   def play(z):
     fake, gen_variables = gen.init_with_output(KEY, z, train=True)
-    disc_variables = disc.init(KEY, fake, train=True)
+    disc_variables = jax.jit(disc.init, static_argnames="train")(KEY, fake, train=True)
     score, inside = disc.apply(
       disc_variables, fake, train=True, mutable=True, capture_intermediates=True
     )

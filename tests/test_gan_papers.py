@@ -134,7 +134,7 @@ def test_maxout_is_the_largest_of_its_affine_maps():
   weights = np.random.default_rng(0).standard_normal((4, 3, 2)).astype(np.float32)
   bias = np.arange(6, dtype=np.float32).reshape(3, 2)
   pieces = {"kernel": weights.reshape(4, 6), "bias": bias.reshape(6)}
-  variables = layer.init(KEY, x)
+  variables = jax.jit(layer.init)(KEY, x)
   shapes = lambda tree: jax.tree.map(np.shape, tree)
   assert shapes(variables["params"]) == shapes({"pieces": pieces})
   out = layer.apply({"params": {"pieces": pieces}}, x)
@@ -147,7 +147,7 @@ def test_maxout_is_the_largest_of_its_affine_maps():
 def test_maxout_gives_its_gradient_to_the_largest_piece_alone():
   layer = Maxout(2, 3)
   x = jax.random.normal(KEY, (5, 4))
-  params = layer.init(jax.random.key(1), x)["params"]
+  params = jax.jit(layer.init)(jax.random.key(1), x)["params"]
   outer = jax.random.normal(jax.random.key(2), (5, 2))
   value = lambda p: (layer.apply({"params": p}, x) * outer).sum()
   grads = jax.device_get(jax.grad(value)(params))["pieces"]
@@ -173,7 +173,9 @@ def test_dropout_is_where_the_papers_have_it():
     ),
   }
   for name, (net, inputs) in nets.items():
-    variables = net.init({"params": KEY, "noise": KEY}, inputs, y, train=True)
+    variables = jax.jit(net.init, static_argnames="train")(
+      {"params": KEY, "noise": KEY}, inputs, y, train=True
+    )
     rngs = {"noise": jax.random.key(1)}
     trained = net.apply(variables, inputs, y, train=True, rngs=rngs).reshape(64, -1)
     sampled = net.apply(variables, inputs, y, train=False).reshape(64, -1)
@@ -182,7 +184,9 @@ def test_dropout_is_where_the_papers_have_it():
   # 9 units of 16 ones: kept units count double, kept pixels 1.25 times.
   disc = mlp_gan.Discriminator((9,), 2, nn.initializers.ones)
   x = jnp.ones((20_000, 4, 4, 1))
-  variables = disc.init({"params": KEY, "noise": KEY}, x, train=True)
+  variables = jax.jit(disc.init, static_argnames="train")(
+    {"params": KEY, "noise": KEY}, x, train=True
+  )
   scores = disc.apply(variables, x, train=True, rngs={"noise": KEY})
   np.testing.assert_allclose(scores.mean(), 9 * 16, rtol=0.02)
   pixels, units = 16 * 0.25, 9  # E a^2 of a unit: 16^2 + 16 * 0.2 / 0.8
@@ -436,7 +440,7 @@ def test_scores_depend_on_the_batch_with_minibatch_discrimination_only():
   x = jax.random.normal(KEY, (5, 2, 2, 1))
   for num_kernels in (0, 3):
     disc = improved_gan.Discriminator((6, 4), num_kernels, 2)
-    variables = disc.init(KEY, x, train=True)
+    variables = jax.jit(disc.init, static_argnames="train")(KEY, x, train=True)
     score = lambda x: disc.apply(variables, x, train=True)[0]
     alone = np.isclose(score(x)[0], score(x.at[1:].multiply(-2.0))[0], rtol=1e-6)
     assert alone == (num_kernels == 0)

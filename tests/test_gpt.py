@@ -138,7 +138,7 @@ def test_safetensors_of_every_kind(tmp_path):
 def test_training_starts_from_given_parameters():
   params = load_gpt2_params(GOLDEN / "gpt2.safetensors", GPT2)
   method = gpt(GPT2, tx=optax.adam(1e-3), prompt=(0,), params=params)
-  state = method.init(random.key(0), {"tokens": jnp.zeros((2, 6), jnp.int32)})
+  state = jax.jit(method.init)(random.key(0), {"tokens": jnp.zeros((2, 6), jnp.int32)})
   assert jax.tree.all(jax.tree.map(jnp.array_equal, state.params["net"], params))
 
 
@@ -146,7 +146,9 @@ def test_training_starts_from_given_parameters():
 def drawn(tool, sampler=FROM_MODEL, length=6):
   method = gpt(NET, tx=optax.sgd(0.0), prompt=(2, 1), sampler=sampler)
   batch = {"tokens": random.randint(random.key(3), (32, length), 0, 3)}
-  state = method.init(random.key(0), batch).replace(params={"net": random_params()})
+  state = jax.jit(method.init)(random.key(0), batch).replace(
+    params={"net": random_params()}
+  )
   fn = {"sample": method.sample, **method.tools}[tool]
   return batch["tokens"], jax.jit(fn)(state, batch, random.key(4))
 
@@ -175,7 +177,9 @@ def test_samples_have_the_probabilities_of_the_model():
   """Of the token after the prompt, over many draws."""
   method = gpt(NET, tx=optax.sgd(0.0), prompt=(2, 1))
   batch = {"tokens": jnp.zeros((20_000, 3), jnp.int32)}
-  state = method.init(random.key(0), batch).replace(params={"net": random_params()})
+  state = jax.jit(method.init)(random.key(0), batch).replace(
+    params={"net": random_params()}
+  )
   last = jax.jit(method.sample)(state, batch, random.key(0))["samples"][:, 2]
   logits = NET.apply({"params": random_params()}, jnp.array([[2, 1]]))[0, -1]
   found = np.bincount(np.asarray(last), minlength=3) / len(last)
@@ -239,7 +243,7 @@ def test_half_precision_has_logits_in_float32():
 
 def test_initial_weights_and_what_decays():
   net = TokenTransformer(Transformer(8, 2, bias=True), 50, 64, 30)
-  params = net.init(random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+  params = jax.jit(net.init)(random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
   layers = params["layers"]["layers"]
   std = lambda x: float(x["kernel"].std())
   assert std(layers["qkv"]) == pytest.approx(0.02, rel=0.05)

@@ -74,7 +74,7 @@ def test_with_the_exact_posterior_the_bound_is_log_p():
   log_p = np.asarray(-0.5 * (x**2 / var + np.log(2 * np.pi * var))).reshape(5)
 
   def bounds(method):
-    state = method.init(KEY, {"image": x})
+    state = jax.jit(method.init)(KEY, {"image": x})
     one = lambda key: method.eval_step(state, {"image": x}, key)
     found = jax.jit(jax.vmap(one))(jax.random.split(KEY, 40_000))
     np.testing.assert_allclose(found["kl"], found["kl_1"] + found["kl_2"], rtol=1e-4)

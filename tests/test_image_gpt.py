@@ -27,7 +27,7 @@ def trained():
   noise = 0.3 * random.normal(random.key(1), (8, 4, 4, 3))
   colours = PALETTE[np.random.default_rng(0).integers(0, 3, (8, 4, 4))]
   batch = {"image": jnp.clip(colours + noise, -1, 1)}
-  state = method.init(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch)
   scale = lambda path, x: x * (20.0 if path[-1].key in ("kernel", "embedding") else 1)
   params = jax.tree_util.tree_map_with_path(scale, state.params)
   return method, batch, state.replace(params=params)

@@ -51,7 +51,7 @@ def make(v=0.0, objective=HYBRID, **kwargs):
   method = improved_ddpm(
     Net(v), tx=optax.sgd(0.1), betas=BETAS, objective=objective, **kwargs
   )
-  return method, method.init(random.key(0), {"image": images(8)})
+  return method, jax.jit(method.init)(random.key(0), {"image": images(8)})
 
 
 @pytest.mark.parametrize("v", [-1.0, 1.0])

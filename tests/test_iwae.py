@@ -196,7 +196,7 @@ def test_equals_torch(num, monkeypatch):
     for i, (sizes, num_outputs) in enumerate(make.LEVELS[num]):
       shape_i = shape if i == 0 else (sizes[0],)
       net = FullyConnected(shape_i, sizes[1:-1], sizes[-1], num_outputs)
-      tree = net.init(KEY, jnp.zeros((1, *shape_i)))["params"]
+      tree = jax.jit(net.init)(KEY, jnp.zeros((1, *shape_i)))["params"]
       for (name, part), value in zip(
         ordered(tree), make.weights(rng, sizes, num_outputs), strict=True
       ):

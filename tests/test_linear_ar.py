@@ -30,7 +30,7 @@ def series(num, length, seed=0):
 def trained(order=2, batches=3, **options):
   method = linear_ar(order, entry="audio", cells=linear_levels(), **options)
   step = jax.jit(method.train_step)
-  state = method.init(KEY, {"audio": jnp.zeros((4, 8))})
+  state = jax.jit(method.init)(KEY, {"audio": jnp.zeros((4, 8))})
   for i in range(batches):
     state, metrics = step(state, {"audio": series(64, 500, i)}, KEY)
   return method, state, metrics
@@ -55,7 +55,9 @@ def test_likelihood_is_that_of_the_joint_gaussian():
   """x = m + L e; its density over tiny cells, the levels, is the sum over time."""
   method, state, _ = trained()
   x = np.round((series(3, 6, 5) + 1) * 127.5) / 127.5 - 1
-  nll = method.eval_step(state, {"audio": jnp.asarray(x, jnp.float32)}, KEY)["nll"]
+  nll = jax.jit(method.eval_step)(state, {"audio": jnp.asarray(x, jnp.float32)}, KEY)[
+    "nll"
+  ]
   sums = state.stats["net"]["sums"]
   s = np.asarray(sums["moments"], np.float64) / float(sums["count"])
   a = np.linalg.solve(s[:-1, :-1], s[:-1, -1])
@@ -77,13 +79,13 @@ def test_likelihood_is_that_of_the_joint_gaussian():
 )
 def test_probabilities_of_the_levels_sum_to_one(cells, every):
   method = linear_ar(1, entry="audio", cells=cells)
-  state = method.init(KEY, {"audio": jnp.zeros((4, 8))})
+  state = jax.jit(method.init)(KEY, {"audio": jnp.zeros((4, 8))})
   noise = 0.1 * jax.random.normal(KEY, (4, 50))
-  state, _ = method.train_step(state, {"audio": noise}, KEY)
+  state, _ = jax.jit(method.train_step)(state, {"audio": noise}, KEY)
   np.testing.assert_allclose(cells.observe(every), every, atol=1e-6)
   x = jnp.stack([jnp.full(256, cells.observe(jnp.float32(0.3))), every], axis=1)
-  pair = method.eval_step(state, {"audio": x}, KEY)["nll"]
-  first = method.eval_step(state, {"audio": x[:1, :1]}, KEY)["nll"]
+  pair = jax.jit(method.eval_step)(state, {"audio": x}, KEY)["nll"]
+  first = jax.jit(method.eval_step)(state, {"audio": x[:1, :1]}, KEY)["nll"]
   np.testing.assert_allclose(np.exp(first - pair).sum(), 1.0, rtol=1e-4)
 
 
@@ -101,18 +103,20 @@ def test_samples_have_the_covariances_of_the_process():
 
 def test_batches_add_up_and_masked_values_do_not_count():
   method = linear_ar(2, entry="audio", cells=linear_levels())
-  state = method.init(KEY, {"audio": jnp.zeros((4, 8))})
+  state = jax.jit(method.init)(KEY, {"audio": jnp.zeros((4, 8))})
   x = series(4, 30)
-  at_once, _ = method.train_step(state, {"audio": jnp.asarray(x)}, KEY)
-  half, _ = method.train_step(state, {"audio": jnp.asarray(x[:2])}, KEY)
-  both, _ = method.train_step(half, {"audio": jnp.asarray(x[2:])}, KEY)
+  at_once, _ = jax.jit(method.train_step)(state, {"audio": jnp.asarray(x)}, KEY)
+  half, _ = jax.jit(method.train_step)(state, {"audio": jnp.asarray(x[:2])}, KEY)
+  both, _ = jax.jit(method.train_step)(half, {"audio": jnp.asarray(x[2:])}, KEY)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
     at_once.stats,
     both.stats,
   )
   mask = (np.arange(4) < 2).astype(np.float32)[:, None] * np.ones((4, 30), np.float32)
-  masked, _ = method.train_step(state, {"audio": jnp.asarray(x), "mask": mask}, KEY)
+  masked, _ = jax.jit(method.train_step)(
+    state, {"audio": jnp.asarray(x), "mask": mask}, KEY
+  )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
     masked.stats,

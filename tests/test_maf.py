@@ -70,7 +70,7 @@ def test_constant_mu_and_alpha_are_a_gaussian():
   layer = AffineAutoregressive(Conditioner(made), np.arange(3))
   x, alpha, mu = np.array([[0.3, -1.0, 2.0]]), np.array([0.5, -0.2, 1.0]), 0.7
   with jax.enable_x64(True):
-    variables = layer.init(KEY, jnp.asarray(x))
+    variables = jax.jit(layer.init)(KEY, jnp.asarray(x))
     bias = jnp.stack([alpha, np.full(3, mu)], -1).reshape(-1)
     variables["params"]["conditioner"]["made"]["MaskedDense_3"]["bias"] = bias
     z, log_det = layer.apply(variables, jnp.asarray(x))

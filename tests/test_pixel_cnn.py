@@ -68,7 +68,7 @@ def test_probabilities_of_all_images_sum_to_one(kind):
   def log_prob(x):
     image = 2.0 * x.reshape(-1, *shape) - 1.0
     known = {"image": image, "label": jnp.full(len(x), 1)}
-    return method.tools["log_prob"](state, known, KEY)["log_prob"]
+    return jax.jit(method.tools["log_prob"])(state, known, KEY)["log_prob"]
 
   check_sums_to_one(log_prob, 2, np.prod(shape))
 
@@ -80,7 +80,7 @@ def test_frequencies_of_samples_are_probabilities():
   index = (drawn.reshape(-1, 4) > 0) @ 2 ** np.arange(4)
   images = 2.0 * ((np.arange(16)[:, None] >> np.arange(4)) & 1) - 1.0
   every = {"image": jnp.asarray(images, jnp.float32).reshape(16, 2, 2, 1)}
-  p = np.exp(method.tools["log_prob"](state, every, KEY)["log_prob"])
+  p = np.exp(jax.jit(method.tools["log_prob"])(state, every, KEY)["log_prob"])
   found = np.bincount(index, minlength=16) / 8192
   np.testing.assert_allclose(found, p, atol=4 * 0.5 / np.sqrt(8192))
   assert p.max() < 0.95
@@ -104,7 +104,7 @@ def test_the_cache_changes_no_sample(kind):
 
 def test_labels_change_the_distribution():
   method, _, state, batch = made("colour")
-  values = method.tools["log_prob"](state, batch, KEY)["log_prob"]
+  values = jax.jit(method.tools["log_prob"])(state, batch, KEY)["log_prob"]
   np.testing.assert_allclose(values[:3], values[3:], rtol=1e-6)
   assert len(np.unique(np.round(values[:3], 4))) == 3
 
@@ -113,7 +113,7 @@ def test_a_uniform_network_costs_the_bits_of_its_levels():
   method, _, state, batch = made("colour")
   head = jax.tree.map(jnp.zeros_like, state.params["net"]["head"])
   flat = state.replace(params={"net": {**state.params["net"], "head": head}})
-  found = method.eval_step(flat, batch, KEY)
+  found = jax.jit(method.eval_step)(flat, batch, KEY)
   np.testing.assert_allclose(found["bits_per_dim"], 1.0, rtol=1e-6)
   np.testing.assert_allclose(found["nll"], 48 * np.log(2), rtol=1e-6)
 

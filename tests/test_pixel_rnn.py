@@ -52,7 +52,7 @@ def test_probabilities_of_all_images_sum_to_one(layer):
 
   def log_prob(x):
     image = {"image": 2.0 * x.reshape(-1, 2, 2, 2) - 1.0}
-    return method.tools["log_prob"](state, image, KEY)["log_prob"]
+    return jax.jit(method.tools["log_prob"])(state, image, KEY)["log_prob"]
 
   check_sums_to_one(log_prob, 2, 8)
 

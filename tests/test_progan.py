@@ -107,7 +107,7 @@ def test_faded_in_the_old_branch_is_ignored(alpha):
     (gen, "to_rgb_4", z),
     (critic, "from_rgb_4", BATCH["image"]),
   ):
-    params = net.init(KEY, x, train=True)["params"]
+    params = jax.jit(net.init, static_argnames="train")(KEY, x, train=True)["params"]
     other = {**params, branch: jax.tree.map(lambda w: w + 1.0, params[branch])}
     run_ = lambda p, x=x, net=net: np.asarray(
       net.apply(

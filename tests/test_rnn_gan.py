@@ -42,7 +42,9 @@ def lstm(params, c, h, x):
 
 def random_params(net, *inputs):
   """Parameters with biases that are not zero."""
-  params = net.init(KEY, *inputs, train=True)["params"]
+  params = jax.jit(net.init, static_argnames="train")(KEY, *inputs, train=True)[
+    "params"
+  ]
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(KEY, len(leaves))
   drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]

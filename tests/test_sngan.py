@@ -61,7 +61,7 @@ def matrix_of(params):
 def test_converged_layer_has_the_largest_singular_value_of_svd(name):
   plain, x = LAYERS[name]
   net = Wrapped(name, num_iterations=200)
-  variables = net.init(KEY, x, train=True)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=True)
   params = {k: 3.0 * w for k, w in variables["params"]["layer"].items()}
   variables = {**variables, "params": {"layer": params}}
   out, after = net.apply(variables, x, train=True, mutable="spectral_norm")
@@ -77,7 +77,7 @@ def test_converged_layer_has_the_largest_singular_value_of_svd(name):
 def test_each_training_call_is_one_iteration_and_others_keep_nothing():
   x = LAYERS["dense"][1]
   net = Wrapped("dense")
-  variables = net.init(KEY, x, train=False)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=False)
   w = matrix_of(variables["params"]["layer"])
   u = np.asarray(variables["spectral_norm"]["layer_spectral"]["layer/kernel/u"])[0]
   unit = lambda x: x / np.linalg.norm(x)
@@ -100,7 +100,7 @@ def test_gradient_treats_the_vectors_as_constants_and_sigma_not():
   """d <D, W / sigma> / dW = (D - <D, W / sigma> v u^T) / sigma with sigma = v^T W u."""
   x = jnp.eye(4)
   net = Wrapped("dense")
-  variables = net.init(KEY, x, train=False)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=False)
   direction = np.random.default_rng(0).standard_normal((4, 5))
 
   def objective(params):
@@ -131,7 +131,7 @@ class Chain(nn.Module):
 def test_it_bounds_the_lipschitz_constant():
   x = jax.random.normal(KEY, (200, 8))
   net = Chain()
-  variables = net.init(KEY, x, train=True)
+  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=True)
   params = jax.tree.map(lambda w: 5.0 * w, variables["params"])
 
   @jax.jit

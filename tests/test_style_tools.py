@@ -57,7 +57,9 @@ def world(noise=0.0, clip=np.inf):
   """(generator, state, its parameters, the average w) with an average of its own."""
   gen = Linear(noise, clip)
   rngs = {"params": KEY, "noise": KEY}
-  params = gen.init(rngs, jnp.zeros((1, LATENT)), jnp.zeros((1,), int))["params"]
+  params = jax.jit(gen.init)(rngs, jnp.zeros((1, LATENT)), jnp.zeros((1,), int))[
+    "params"
+  ]
   average = jnp.arange(1.0, 1.0 + W_DIM)
   stats = {"averaged_gen": {"w_average": {"value": average}}, "gen": {}}
   state = TrainState(jnp.zeros((), jnp.int32), {"gen": params}, {}, stats, {})

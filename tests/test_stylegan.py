@@ -176,7 +176,7 @@ def test_psi_of_zero_draws_one_image_but_for_the_noise():
     state.params["gen"],
   )
   state = state.replace(params={**state.params, "gen": still})
-  images = method.sample(state, BATCH, KEY)["samples"]
+  images = jax.jit(method.sample)(state, BATCH, KEY)["samples"]
   np.testing.assert_allclose(images, np.repeat(images[:1], 4, axis=0), atol=1e-5)
   others = trained()[0].sample(state, BATCH, KEY)["samples"]
   assert np.abs(np.diff(others, axis=0)).max() > 0.01

@@ -95,7 +95,7 @@ def test_parameters_are_as_many_as_published(
 def test_labels_count_in_the_projection(num_layers):
   disc = Discriminator(32, 4, group_size=1, num_classes=3, num_label_layers=num_layers)
   x = normal(2, 8, 8, 1)
-  variables = disc.init(KEY, x, jnp.zeros(2, jnp.int32))
+  variables = jax.jit(disc.init)(KEY, x, jnp.zeros(2, jnp.int32))
   scores = [disc.apply(variables, x, jnp.full(2, i, jnp.int32)) for i in range(3)]
   assert np.isfinite(scores).all()
   assert len(np.unique(np.round(scores, 6))) == 6
@@ -113,7 +113,7 @@ def test_images_of_other_sides_are_an_error():
 def test_images_are_clipped_outside_of_training_only():
   net = Synthesis(8, 1, 32, 4)
   ws = 30 * normal(4, net.num_ws, 8)
-  variables = net.init({"params": KEY, "noise": KEY}, ws)
+  variables = jax.jit(net.init)({"params": KEY, "noise": KEY}, ws)
   draw = lambda train: np.asarray(net.apply(variables, ws, train, rngs={"noise": KEY}))
   assert np.abs(draw(True)).max() > 1
   np.testing.assert_array_equal(draw(False), np.clip(draw(True), -1, 1))

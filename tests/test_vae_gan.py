@@ -215,7 +215,7 @@ def test_losses_do_not_reach_the_networks_they_must_not():
 
 def test_evaluation_and_tools():
   method = make()
-  state = method.init(KEY, BATCH)
+  state = jax.jit(method.init)(KEY, BATCH)
   values = jax.jit(method.eval_step)(state, BATCH, KEY)
   z_key, prior_key = jax.random.split(KEY)
   prior, llike, _ = by_hand(state.params, z_key, jax.random.normal(prior_key, (6, 2)))
@@ -225,10 +225,10 @@ def test_evaluation_and_tools():
   x = BATCH["image"].reshape(6, 4)
   mean = affine(state.params["encoder"]["mean"], x)
   decode = lambda z: affine(state.params["decoder"]["Dense_0"], z).reshape(-1, 2, 2, 1)
-  rebuilt = method.tools["reconstruct"](state, BATCH, KEY)["reconstructions"]
+  rebuilt = jax.jit(method.tools["reconstruct"])(state, BATCH, KEY)["reconstructions"]
   np.testing.assert_allclose(rebuilt, decode(mean).clip(-1, 1), atol=1e-5)
   label = jnp.array([0, 1, 0, 1, 2, 2])
-  shown = method.tools["attributes"](state, {**BATCH, "label": label}, KEY)[
+  shown = jax.jit(method.tools["attributes"])(state, {**BATCH, "label": label}, KEY)[
     "attributes"
   ]
   np.testing.assert_allclose(shown[:, 0], decode(mean), atol=1e-5)
@@ -281,7 +281,9 @@ def test_features_are_the_outputs_of_the_named_layer_before_batch_norm():
 
 def test_networks_without_convolutions_and_wrong_ones():
   net = Discriminator(widths=(), hidden_dims=(5, 4), layer=0)
-  params = net.init(KEY, jnp.zeros((2, 4, 4, 1)), train=True)["params"]
+  params = jax.jit(net.init, static_argnames="train")(
+    KEY, jnp.zeros((2, 4, 4, 1)), train=True
+  )["params"]
   dense = [a * b for a, b in itertools.pairwise((16, 5, 4))]
   assert count(params) == sum(dense) + 2 * (5 + 4) + 4 + 1
   with pytest.raises(ValueError, match="layer=2: expected one of 0 convolutions and 2"):

@@ -55,7 +55,7 @@ def bent(state):
 
 def made(schedule, score=None, **kwargs):
   method = vdm(Network(score or GaussianScore(), schedule), tx=optax.sgd(1.0), **kwargs)
-  return method, method.init(random.key(0), images(2))
+  return method, jax.jit(method.init)(random.key(0), images(2))
 
 
 def gained(first, last):

@@ -322,14 +322,14 @@ def method():
 
 def test_codes_decode_to_the_reconstruction(method):
   method, state, batch = method
-  codes = method.tools["encode"](state, batch, KEY)["codes"]
+  codes = jax.jit(method.tools["encode"])(state, batch, KEY)["codes"]
   assert codes.shape == (5, 2, 2, 3) and codes.dtype == jnp.int32
   assert len(np.unique(codes)) > 2
   outputs, levels = FORWARD(quantized.variables(state), batch["image"])
   np.testing.assert_array_equal(levels["codes"].codes, codes)
   images = DECODE(state, codes)
   np.testing.assert_allclose(images, outputs.clip(-1, 1), atol=1e-6)
-  found = method.tools["reconstruct"](state, batch, KEY)
+  found = jax.jit(method.tools["reconstruct"])(state, batch, KEY)
   np.testing.assert_array_equal(found["reconstructions"], images)
   np.testing.assert_array_equal(found["observed"], batch["image"])
   tool = method.tools["decode_codes"]
@@ -374,7 +374,7 @@ def test_parts_of_the_loss_train_parts_of_the_network(method):
 
 def test_loss_and_metrics_by_hand(method):
   method, state, batch = method
-  _, metrics = method.train_step(state, batch, KEY)
+  _, metrics = jax.jit(method.train_step)(state, batch, KEY)
   outputs, levels = FORWARD(quantized.variables(state), batch["image"])
   q, image = levels["codes"], np.asarray(batch["image"])
   mse = np.mean((np.clip(outputs, -1, 1) - image) ** 2)
@@ -387,7 +387,7 @@ def test_loss_and_metrics_by_hand(method):
   entropy = -sum(p * np.log(p) for p in counts if p > 0)
   np.testing.assert_allclose(metrics["codes_perplexity"], np.exp(entropy), rtol=1e-5)
 
-  found = method.eval_step(state, batch, KEY)
+  found = jax.jit(method.eval_step)(state, batch, KEY)
   per_image = ((np.clip(outputs, -1, 1) - image) ** 2).mean((1, 2, 3))
   np.testing.assert_allclose(found["mse"], per_image, rtol=1e-5)
   log_p = -((outputs - image) ** 2).sum((1, 2, 3)) - 64 * np.log(np.pi) / 2
@@ -409,7 +409,7 @@ def test_samples_are_drawn_by_frequency_position_by_position(method):
   centred = codes.reshape(2000, -1) - codes.mean()
   correlation = np.corrcoef(centred.T) - np.eye(12)
   assert np.abs(correlation).max() < 0.1
-  samples = method.sample(state, batch, KEY)["samples"]
+  samples = jax.jit(method.sample)(state, batch, KEY)["samples"]
   codes = quantized.draw_codes(NET, state, batch["image"], KEY)["codes"]
   np.testing.assert_allclose(samples, DECODE(state, codes), atol=1e-6)
 

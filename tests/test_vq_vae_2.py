@@ -97,14 +97,14 @@ DECODE = jax.jit(
 
 def test_codes_decode_to_the_reconstruction(method):
   method, state, batch = method
-  codes = method.tools["encode"](state, batch, KEY)
+  codes = jax.jit(method.tools["encode"])(state, batch, KEY)
   assert {k: v.shape for k, v in codes.items()} == {
     "top": (5, 2, 2),
     "bottom": (5, 4, 4),
   }
   assert all(len(np.unique(c)) > 2 for c in codes.values())
   images = DECODE(state, codes)
-  found = method.tools["reconstruct"](state, batch, KEY)
+  found = jax.jit(method.tools["reconstruct"])(state, batch, KEY)
   np.testing.assert_allclose(found["reconstructions"], images, atol=1e-6)
   np.testing.assert_array_equal(found["observed"], batch["image"])
   outputs = jax.jit(lambda v: NET.apply(v, batch["image"], False)[0])
@@ -116,7 +116,7 @@ def test_codes_decode_to_the_reconstruction(method):
   tool = method.tools["decode_codes"]
   drawn = {"top": codes["top"], "bottom": (codes["bottom"] + 1) % 6}
   np.testing.assert_allclose(tool(state, drawn, KEY)["images"], other, atol=1e-6)
-  samples = method.sample(state, batch, KEY)["samples"]
+  samples = jax.jit(method.sample)(state, batch, KEY)["samples"]
   drawn = quantized.draw_codes(NET, state, batch["image"], KEY)
   np.testing.assert_allclose(samples, DECODE(state, drawn), atol=1e-6)
 
@@ -164,16 +164,16 @@ def test_bottom_codes_are_encoded_given_the_top_ones(method):
 
 def test_loss_and_bound_sum_over_levels(method):
   method, state, batch = method
-  _, metrics = method.train_step(state, batch, KEY)
+  _, metrics = jax.jit(method.train_step)(state, batch, KEY)
   latent = metrics["top_commitment"] + metrics["bottom_commitment"]
   expected = metrics["nats_per_dim"] + 0.25 * latent
   np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-6)
   nats = metrics["mse"] + np.log(np.pi) / 2  # No output lies outside of [-1, 1].
   np.testing.assert_allclose(metrics["nats_per_dim"], nats, rtol=1e-5)
-  found = method.eval_step(state, batch, KEY)
+  found = jax.jit(method.eval_step)(state, batch, KEY)
   kl = 4 * np.log(8) + 16 * np.log(6)
   np.testing.assert_allclose(found["elbo"], found["reconstruction"] - kl, rtol=1e-6)
-  codes = method.tools["encode"](state, batch, KEY)
+  codes = jax.jit(method.tools["encode"])(state, batch, KEY)
   for name, num in (("top", 8), ("bottom", 6)):
     log_frequency = np.log(np.arange(1, num + 1) / (num * (num + 1) / 2))
     by_image = -log_frequency[np.asarray(codes[name])].mean((1, 2))
@@ -183,11 +183,11 @@ def test_loss_and_bound_sum_over_levels(method):
 def test_a_step_moves_both_books(method):
   """And the reconstruction's gradient passes both, to either encoder."""
   method, state, batch = method
-  after, _ = method.train_step(state, batch, KEY)
+  after, _ = jax.jit(method.train_step)(state, batch, KEY)
   for name in ("top", "bottom"):
     stats = (s.stats["net"][STATISTICS][name] for s in (state, after))
     before, moved = stats
-    codes = np.asarray(method.tools["encode"](state, batch, KEY)[name])
+    codes = np.asarray(jax.jit(method.tools["encode"])(state, batch, KEY)[name])
     num = len(before["usage"])
     shares = np.bincount(codes.ravel(), minlength=num) / codes.size
     expected = 0.99 * before["usage"] + 0.01 * shares
