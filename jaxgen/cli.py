@@ -90,13 +90,16 @@ def parser() -> argparse.ArgumentParser:
 
   evaluate = add("evaluate", "Score runs, or a folder of images, with one ruler.")
   evaluate.add_argument("workdirs", nargs="*", metavar="workdir")
-  evaluate.add_argument("--samples", help="images to score: a folder or .npz")
+  evaluate.add_argument(
+    "--samples", action="append", help="images to score: a folder or .npz; repeatable"
+  )
   evaluate.add_argument("--metrics", default="eval", help="comma-separated")
   evaluate.add_argument("--num_samples", type=int, default=10_000)
   evaluate.add_argument("--features", help="classifier, squeezenet or inception")
   evaluate.add_argument("--weights", help="file of the feature network")
   evaluate.add_argument("--reference", default="train", help="train, test or a path")
   evaluate.add_argument("--repeats", type=int, default=1, help="sets of samples")
+  evaluate.add_argument("--crop", type=int, default=0, help="border that pairs lose")
   evaluate.add_argument("--seed", type=int, default=0)
   evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
   evaluate.add_argument("--out", help="write a table of the scores: a name in .md")
@@ -268,7 +271,7 @@ def _decompress(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
   backend = _start_jax(args)
   from jaxgen.run import write_text
-  from jaxgen.score import results
+  from jaxgen.score import results, tables
 
   if args.overrides and not args.workdirs:
     raise ValueError("--config.KEY belongs to workdirs")
@@ -276,18 +279,18 @@ def _evaluate(args: argparse.Namespace) -> None:
     raise ValueError("pass workdirs, or --samples=FOLDER, one of the two")
   ruler = results.Ruler(
     tuple(args.metrics.split(",")), args.num_samples, args.features, args.weights,
-    args.reference, args.seed, args.repeats,
+    args.reference, args.seed, args.repeats, args.crop,
   )  # fmt: skip
   if args.samples:
-    found = [results.evaluate_path(args.samples, ruler, backend=backend)]
+    found = [results.evaluate_path(p, ruler, backend=backend) for p in args.samples]
   else:
     at = dict(step=args.step, backend=backend)
     score = lambda w, v: results.evaluate_workdir(w, ruler, overrides=v, **at)
     found = [score(w, v) for w in args.workdirs for v in args.variants]
-  print(results.table(found))
+  print(tables.table(found))
   if args.out:
     command = shlex.join(["jaxgen", *args.argv])
-    write_text(Path(args.out), results.markdown(found, command))
+    write_text(Path(args.out), tables.markdown(found, command))
 
 
 def _reproduce(args: argparse.Namespace) -> None:

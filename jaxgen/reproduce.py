@@ -120,10 +120,12 @@ def reproduce(
   timed = [folder] if together else workdirs
   seconds = [round(training_seconds(w / "timing.jsonl"), 1) for w in timed]
   result = summary(name, measure, found, bool(changes), seconds)
-  if budget == "small":
-    result["command"] += " --budget=small"
-  if together:
-    result["command"] += " --together"
+  flags = [f"--config.{key}={value}" for key, value in (overrides or {}).items()]
+  flags += ["--budget=small"] if budget == "small" else []
+  flags += ["--together"] if together else []
+  flags += [f"--weights={Path(weights).name}"] if weights else []
+  result["command"] = shlex.join([*result["command"].split(), *flags])
+  result["published_in"] = describe.notebook(path)["Published"]
   target = results / f"{name}.json"
   target.parent.mkdir(parents=True, exist_ok=True)
   run.write_text(target, json.dumps(result, indent=1) + "\n")
@@ -184,6 +186,8 @@ def summary(
     "seeds": len(found),
     "steps": found[0].provenance["step"],
     "fingerprint": dict(found[0].ruler),
+    "sampler": found[0].provenance.get("sampler"),
+    "evaluation_seed": found[0].provenance.get("seed"),
     "hardware": f"{versions['devices']}; {versions['host']}",
     "training_seconds": list(wall_clock),
     "versions": versions,
@@ -231,8 +235,10 @@ def _ours(result: Mapping[str, Any]) -> str:
   text = f"**{name} {scores[name]['mean']:.4g}**"
   if interval := scores[name]["interval"]:
     text += f" [{interval[0]:.4g}, {interval[1]:.4g}]"
-  if test := scores.get(f"{name}_of_test"):
-    text += f"; test images {test['mean']:.4g}"
+  for key in scores:
+    if found := re.fullmatch(rf"{name}_of_(\d*)_?test", key):
+      text += f"; {found[1]} test images".replace("  ", " ")
+      text += f" {scores[key]['mean']:.4g}"
   if not result["verdict"].startswith("nothing published"):
     text += f"; {result['verdict']}"
   if result["verdict"] == "outside":

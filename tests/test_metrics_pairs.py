@@ -14,6 +14,7 @@ import pytest
 from jaxgen.metrics import psnr as P
 from jaxgen.metrics import ssim as S
 from jaxgen.metrics import video
+from jaxgen.metrics.frechet import frechet_distance, moments
 from jaxgen.ops import color
 from jaxgen.ops.resize import resize_matlab_bicubic
 
@@ -320,3 +321,27 @@ def test_video_scores_every_frame():
     assert scores.shape == (2, 3)
     for t in range(3):
       close(scores[:, t], of_images(x[:, t], y[:, t], **UNIT), rtol=1e-5)
+
+
+def test_video_distance_streams_and_is_that_of_the_features():
+  rng = np.random.default_rng(0)
+  x, y = rng.random((9, 4, 6, 6, 1)), rng.random((12, 4, 6, 6, 1)) ** 2
+  apply = lambda clips: clips.mean((2, 3))[..., 0]  # [b, T]
+  with jax.enable_x64(True):
+    whole = frechet_distance(moments(apply(x)), moments(apply(y)))
+  for size in (2, 5, 12):
+    split = lambda v, size=size: (v[i : i + size] for i in range(0, len(v), size))
+    found = video.frechet_video_distance(split(x), split(y), apply)
+    np.testing.assert_allclose(found, whole, rtol=1e-10)
+  # Equal covariances: the squared length of the shift, 0.5 in each of four features.
+  found = video.frechet_video_distance([x], [x + 0.5], apply)
+  np.testing.assert_allclose(found, 1.0, rtol=1e-9)
+  for args, text in (
+    (([x], [y[:, :3]], apply), "different shapes"),
+    (([x], [y], lambda v: v.mean()), r"features \[9, D\], got \(\)"),
+    (([], [y], apply), "no clips"),
+    (([x[0]], [y], apply), r"expected \[B, T, H, W, C\]"),
+    (([x[:1]], [y], apply), "at least 2 rows"),
+  ):
+    with pytest.raises(ValueError, match=text):
+      video.frechet_video_distance(*args)

@@ -12,7 +12,7 @@ import tiny_vae
 from jaxgen import cli, data, parallel, run
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.reproduce import measure_of, results_table, summary, verdict
-from jaxgen.score import cache, images, results, scores
+from jaxgen.score import cache, images, results, scores, tables
 from jaxgen.score.results import Result, Ruler
 from jaxgen.score.scores import Score
 
@@ -235,7 +235,7 @@ def test_a_run_is_scored_written_down_and_drawn_once(workdir, capsys, monkeypatc
   for key in (
     "elbo",
     "frechet",
-    "frechet_of_test",
+    "frechet_of_297_test",
     "confidence",
     "label_entropy",
     "classes",
@@ -352,6 +352,35 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
       cli.main(["evaluate", *wrong])
 
 
+def test_pairs_are_scored_file_by_file(tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  clean = rng.integers(20, 236, (6, 16, 16, 3), dtype=np.uint8)
+  noisy = clean + rng.integers(-9, 10, clean.shape)
+  for name, image in (("a", noisy.astype(np.uint8)), ("b", clean), ("c", clean[:5])):
+    np.savez(tmp_path / f"{name}.npz", image=image)
+  ruler = Ruler(("pairs",), reference=f"{tmp_path}/b.npz", crop=2)
+  found = results.evaluate_path(f"{tmp_path}/a.npz", ruler)
+  inner = (slice(None), slice(2, -2), slice(2, -2))
+  errors = ((noisy - clean.astype(float))[inner] ** 2).mean((1, 2, 3))
+  expected = 10 * np.log10(255**2 / errors)
+  value, interval, _ = found.scores["psnr"]
+  np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
+  np.testing.assert_allclose(interval[1] - value, 1.96 * expected.std() / 6**0.5)
+  assert set(found.scores) == {"psnr", "ssim", "psnr_y", "ssim_y"}
+  assert found.scores["psnr_y"].value > value + 1  # Noise of three channels averages.
+  assert 0 < found.scores["ssim"].value < found.scores["ssim_y"].value < 1
+  assert found.ruler["settings"] == "pairs: crop 2"
+  flags = ["evaluate", "--metrics=pairs", f"--reference={tmp_path}/b.npz"]
+  cli.main([*flags, f"--samples={tmp_path}/a.npz", f"--samples={tmp_path}/b.npz"])
+  assert "b.npz inf" in capsys.readouterr().out.split("psnr ")[-1].split(",")[0]
+  for more, text in (
+    ([f"--samples={tmp_path}/c.npz"], "as many images as references, got 5 and 6"),
+    ([f"--samples={tmp_path}/a.npz", "--repeats=2"], "these samples are given"),
+  ):
+    with pytest.raises(SystemExit, match=text):
+      cli.main([*flags, *more])
+
+
 def result(name, value, **ruler):
   fingerprint = {"num_samples": 100, "features": "a"} | ruler
   shown = {"frechet": Score(value), "precision": Score(1 / value)}
@@ -359,7 +388,7 @@ def result(name, value, **ruler):
 
 
 def test_runs_are_ranked_where_the_ruler_is_the_same():
-  text = results.table([result("x", 3.0), result("y", 2.0), result("z", 4.0)])
+  text = tables.table([result("x", 3.0), result("y", 2.0), result("z", 4.0)])
   assert "frechet    y 2, x 3, z 4; mean of runs 3 [0.51586, 5.4841]" in text
   assert "precision  y 0.5, x 0.33333, z 0.25; mean of runs 0.36111" in text
 
@@ -367,13 +396,26 @@ def test_runs_are_ranked_where_the_ruler_is_the_same():
 def test_runs_are_not_ranked_where_the_rulers_differ():
   differ = [result("x", 3.0), result("y", 2.0, features="b")]
   with pytest.raises(ValueError, match="rulers of these results differ"):
-    results.markdown(differ, "command")
-  text = results.table(differ)
+    tables.markdown(differ, "command")
+  text = tables.table(differ)
   assert "not comparable" in text
   assert "features: a (x)" in text
   assert "features: b (y)" in text
   assert "num_samples: 100 (x)" not in text
   assert "best to worst" not in text
+
+
+def test_what_has_no_direction_is_not_ranked():
+  found = [
+    result(name, 1.0)._replace(
+      scores={k: Score(v) for k in ("kl", "log_prob", "swd_8")}
+    )
+    for name, v in (("x", -3.0), ("y", -2.0))
+  ]
+  text = tables.table(found)
+  assert "kl        x -3, y -2; no order" in text
+  assert "log_prob  y -2, x -3;" in text
+  assert "swd_8     x -3, y -2;" in text
 
 
 # --- reproduce --------------------------------------------------------------------

@@ -1,16 +1,63 @@
-"""Per-frame PSNR and SSIM of video pairs.
+"""Videos: PSNR and SSIM of every frame of a pair, Frechet distance of sets of clips.
 
-The Frechet video distance (Unterthiner et al., 2018, arXiv 1812.01717) needs no code of
-its own: it is `frechet_distance` of `moments` (`jaxgen.metrics.frechet`) of clip
-features, from any network `apply(videos [B, T, H, W, C]) -> [B, D]`. Published figures
-use I3D trained on Kinetics-400; features of another network give another, incomparable
-number, and so do other clip lengths and numbers of clips.
+The Frechet video distance is of Unterthiner et al. (2018), arXiv 1812.01717.
 """
 
-from jax import Array
+from collections.abc import Callable, Iterable
 
+import jax
+from jax import Array
+import numpy as np
+
+from jaxgen.metrics.frechet import Moments, frechet_distance, merge, moments
 from jaxgen.metrics.psnr import Range, check_pair, psnr
 from jaxgen.metrics.ssim import ssim
+
+
+def frechet_video_distance(
+  clips: Iterable[np.ndarray],
+  references: Iterable[np.ndarray],
+  apply: Callable[[np.ndarray], Array],
+) -> float:
+  """Frechet distance of two sets of clips in the features of any network.
+
+  Published figures use the logits of I3D trained on Kinetics-400, 224x224 pixels.
+  Another network gives another, incomparable number, and so do other lengths, frame
+  rates and numbers of clips. Sets are streamed: one batch is in memory at a time.
+
+  Args:
+    clips: Batches [b, T, H, W, C], at least two clips in all.
+    references: Like `clips`: the real ones.
+    apply: A batch -> features [b, D]; its resizing and its range are its own matter.
+
+  Returns:
+    A number from 0 on, computed in float64.
+
+  Raises:
+    ValueError: A batch is no [b, T, H, W, C], lengths or sizes differ, or the features
+      are no [b, D].
+  """
+  shapes: set[tuple[int, ...]] = set()
+
+  def of(batches: Iterable[np.ndarray]) -> Moments:
+    total = None
+    for batch in batches:
+      shapes.add(_frames(batch).shape[1:])
+      if len(shapes) > 1:
+        raise ValueError(f"clips of different shapes: {sorted(shapes)}")
+      features = np.asarray(apply(batch), np.float64)
+      if features.ndim != 2 or len(features) != len(batch):
+        raise ValueError(f"expected features [{len(batch)}, D], got {features.shape}")
+      with jax.enable_x64(True):
+        found = moments(features)
+        total = found if total is None else merge(total, found)
+    if total is None:
+      raise ValueError("no clips")
+    return total
+
+  sets = of(clips), of(references)
+  with jax.enable_x64(True):
+    return float(frechet_distance(*sets))
 
 
 def video_psnr(x: Array, y: Array, *, data_range: Range = (-1.0, 1.0)) -> Array:

@@ -69,6 +69,15 @@ def of_source(source: data.Source, name: str) -> Images:
   return Images(name, source._cache["count"], batches)
 
 
+def digest_of(source: data.Source) -> str:
+  """A hash of one pass over data of any kind: 16 hexadecimal digits."""
+  found = hashlib.sha256()
+  for batch in source.epoch():
+    for name in sorted(batch):
+      found.update(name.encode() + np.ascontiguousarray(batch[name]).tobytes())
+  return found.hexdigest()[:16]
+
+
 def of_path(path: str | Path) -> Images:
   """A folder of image files, or an .npz with "image" (or "samples")."""
   path = Path(path)

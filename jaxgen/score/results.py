@@ -16,7 +16,7 @@ from jaxgen.metrics.features import (
 )
 from jaxgen.score import scores
 from jaxgen.score.cache import classifier_network
-from jaxgen.score.images import Images, drawn, of_path, of_source
+from jaxgen.score.images import Images, digest_of, drawn, of_path, of_source
 from jaxgen.score.scores import Score, Task
 
 
@@ -31,6 +31,7 @@ class Ruler(NamedTuple):
     reference: "train", "test", a folder, or an .npz of images.
     seed: Of samples, subsets and resamples.
     repeats: Sets of samples to draw; above 1 intervals are over them.
+    crop: Pixels that "pairs" leaves out at every side.
   """
 
   metrics: tuple[str, ...] = ("eval",)
@@ -40,6 +41,7 @@ class Ruler(NamedTuple):
   reference: str = "train"
   seed: int = 0
   repeats: int = 1
+  crop: int = 0
 
 
 class Result(NamedTuple):
@@ -85,7 +87,7 @@ def evaluate_workdir(
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
     samples = drawing and drawn(loaded, ruler.num_samples, seed=seed, backend=backend)
-    task = Task(samples or None, *sets, network, loaded, seed, backend)
+    task = Task(samples or None, *sets, network, loaded, seed, backend, ruler.crop)
     found.append(scores.compute(task, list(ruler.metrics)))
   provenance = {
     "workdir": str(workdir),
@@ -96,9 +98,8 @@ def evaluate_workdir(
     "time": time.strftime("%Y-%m-%d %H:%M:%S"),
   }
   name = " ".join([str(workdir), *(f"{k}={v}" for k, v in overrides.items())])
-  result = Result(
-    name, _over_repeats(found), _fingerprint(ruler, network, sets), provenance
-  )
+  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
+  result = Result(name, _over_repeats(found), kept, provenance)
   _append(Path(workdir) / "results.json", result)
   return result
 
@@ -114,12 +115,18 @@ def evaluate_path(
       f"reference {ruler.reference!r} belongs to a run; for --samples={path} pass "
       "--reference=FOLDER or a file in .npz"
     )
+  if ruler.repeats > 1:
+    raise ValueError(
+      f"--repeats={ruler.repeats} draws sets of samples; these samples are given"
+    )
   reference = of_path(ruler.reference)
   sets = (reference, reference, None)
   network = _network(ruler, sets)
   scores.check(list(ruler.metrics), network and network.name)
-  task = Task(samples, reference, None, None, network, None, ruler.seed, backend)
   ruler = ruler._replace(num_samples=samples.count)
+  task = Task(
+    samples, reference, None, None, network, None, ruler.seed, backend, ruler.crop
+  )
   found = scores.compute(task, list(ruler.metrics))
   provenance = {
     "samples": samples.digest(),
@@ -166,15 +173,21 @@ def _network(ruler: Ruler, sets: Sets) -> FeatureNetwork | None:
 
 
 def _fingerprint(
-  ruler: Ruler, network: FeatureNetwork | None, sets: Sets
+  ruler: Ruler, network: FeatureNetwork | None, sets: Sets, eval_data: Any = None
 ) -> dict[str, Any]:
-  reference = sets[0]
+  reference, used = sets[0], [scores.METRICS[name] for name in ruler.metrics]
+  held_out = isinstance(eval_data, data.Source) and any(
+    {"loaded", "test"} & set(metric.needs) for metric in used
+  )
+  settings = [metric.settings.format(**ruler._asdict()) for metric in used]
   return {
     "num_samples": ruler.num_samples,
     "repeats": ruler.repeats,
     "features": network and network.fingerprint,
     "resize": network and network.resize,
     "reference": reference and f"{reference.count} images {reference.digest()}",
+    "evaluated_on": digest_of(eval_data) if held_out else None,
+    "settings": "; ".join(filter(None, settings)) or None,
   }
 
 
@@ -208,99 +221,3 @@ def to_json(result: Result) -> dict[str, Any]:
   """A result as plain lists, numbers and strings."""
   plain = {name: score._asdict() for name, score in result.scores.items()}
   return {**result._asdict(), "scores": plain}
-
-
-def table(results: Sequence[Result]) -> str:
-  """Results side by side, one metric a row, with intervals.
-
-  Several runs of one experiment and config also have the mean over them.
-  """
-  names = list(dict.fromkeys(n for r in results for n in r.scores))
-  width = max(map(len, names))
-  lines = []
-  for result in results:
-    step = (
-      f" at step {result.provenance['step']}" if "step" in result.provenance else ""
-    )
-    lines.append(f"{result.name}{step}")
-    for name, score in result.scores.items():
-      lines.append(f"  {name:{width}}  {_shown(score)}")
-  if len(results) > 1:
-    lines += ["", *_comparison(results, names, width)]
-  lines += ["", *(f"{k}: {v}" for k, v in results[0].ruler.items() if v is not None)]
-  return "\n".join(lines)
-
-
-def markdown(results: Sequence[Result], command: str) -> str:
-  """Results as a Markdown table, one a row; what is equal in all stands below it.
-
-  Columns are the run, the entries given for its config, then the scores.
-
-  Args:
-    results: Of one ruler.
-    command: That makes the table.
-
-  Raises:
-    ValueError: The rulers differ; `table` says in what.
-  """
-  if any(result.ruler != results[0].ruler for result in results):
-    raise ValueError("the rulers of these results differ: no table can hold them")
-  rows = []
-  for result in results:
-    changed = result.provenance.get("sampler", {}).get("overrides", {})
-    named = {"run": result.provenance.get("workdir", result.name), **changed}
-    shown = {k: _cell(score) for k, score in result.scores.items()}
-    rows.append({**{k: str(v) for k, v in named.items()}, **shown})
-  names = list(dict.fromkeys(name for row in rows for name in row))
-  same = [n for n in names if len(rows) > 1 and len({r.get(n) for r in rows}) == 1]
-  names = [name for name in names if name not in same]
-  lines = [names, ["---"] * len(names), *([r.get(n, "") for n in names] for r in rows)]
-  first = results[0]
-  below = {n: rows[0][n] for n in same} | {k: v for k, v in first.ruler.items() if v}
-  versions = first.provenance["versions"]
-  below |= {"hardware": f"{versions['devices']}; {versions['host']}"}
-  below |= {"jax": versions["jax"], "date": first.provenance["time"][:10]}
-  written = [f"| {' | '.join(line)} |" for line in lines]
-  listed = [f"- {name}: {value}" for name, value in below.items()]
-  return "\n".join([f"    {command}", "", *written, "", *listed, ""])
-
-
-def _cell(score: Score) -> str:
-  text = f"{score.value:.4g}"
-  if score.interval is not None:
-    text += f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]"
-  return text
-
-
-def _shown(score: Score) -> str:
-  if score.interval is None:
-    return f"{score.value:.5g}"
-  low, high = score.interval
-  return f"{score.value:.5g}  [{low:.5g}, {high:.5g}]  ({score.how})"
-
-
-def _comparison(results: Sequence[Result], names: list[str], width: int) -> list[str]:
-  """A ranking where the rulers are equal, else in what they differ."""
-  first, lines = results[0], []
-  differ = sorted({k for r in results for k in r.ruler if r.ruler[k] != first.ruler[k]})
-  if differ:
-    lines.append("not comparable, and not ranked; the rulers differ:")
-    for key in differ:
-      lines += [f"  {key}: {r.ruler[key]} ({r.name})" for r in results]
-    return lines
-  same = len({json.dumps(r.provenance.get("sampler")) for r in results}) == 1
-  for name in names:
-    values = [(r.scores[name].value, r.name) for r in results if name in r.scores]
-    order = sorted(values, reverse=name in HIGHER)
-    lines.append(f"{name:{width}}  " + ", ".join(f"{n} {v:.5g}" for v, n in order))
-    if same and len(values) > 1:
-      low, high = mean_interval([v for v, _ in values])
-      mean = sum(v for v, _ in values) / len(values)
-      lines[-1] += f"; mean of runs {mean:.5g} [{low:.5g}, {high:.5g}]"
-  return ["from best to worst, by value alone:", *lines]
-
-
-HIGHER = {  # metrics of which more is better
-  *("precision", "recall", "density", "coverage", "confidence", "label_entropy"),
-  *("classes", "label_accuracy", "class_score", "is", "cas", "modes", "elbo"),
-}

@@ -28,6 +28,7 @@ from jaxgen.metrics.ssim import ms_ssim_diversity
 from jaxgen.run import Run
 from jaxgen.score.cache import CLASSIFIER_STEPS, features, moments_of, trained
 from jaxgen.score.images import CHUNK, Images, of_source
+from jaxgen.score.pairs import pair_values
 
 ROWS = 10_000  # most rows of a set in metrics of quadratic cost
 SUBSET = 1_000  # rows of a subset in KID
@@ -63,6 +64,7 @@ class Task:
     loaded: The run that drew the samples; None for a folder.
     seed: Of subsets, resamples, patches and pairs.
     backend: Where networks run.
+    crop: Pixels that pairs of images lose at every side.
   """
 
   samples: Images
@@ -73,6 +75,7 @@ class Task:
   loaded: Run | None
   seed: int
   backend: parallel.Backend
+  crop: int = 0
 
   @functools.cached_property
   def sample_features(self) -> dict[str, np.ndarray]:
@@ -128,10 +131,12 @@ def _frechet(task: Task, name: str = "frechet") -> Scores:
     error = 1.96 * float(standard_error(fake, real))
     how = "delta method, over samples, at this number of them"
     scores = {name: Score(value, (value - error, value + error), how)}
-    if task.test:  # What real images score, of which the model has seen none.
+    if task.test and task.test is not task.reference:
+      # What real images score, of which the model has seen none.
       test = features(task.test, task.network, task.backend)["features"]
       floor = frechet_distance(moments_of(test[: len(fake)]), real)
-      scores[f"{name}_of_test"] = Score(float(floor))
+      fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
+      scores[f"{name}_of_{fewer}test"] = Score(float(floor))
   return scores
 
 
@@ -204,7 +209,8 @@ def _labels(task: Task) -> Scores:
   scores["classes"] = Score(scores["classes"].value)
   asked = task.samples.some(task.samples.count).get("label")
   if asked is not None:  # The labels that a conditional method drew for.
-    scores["label_accuracy"] = Score(float((logits.argmax(1) == asked).mean()))
+    share = float((logits.argmax(1) == asked).mean())
+    scores["label_accuracy"] = _share(share, len(logits))
   for name, value in look(task.reference_features["logits"]).items():
     scores[f"{name}_of_reference"] = Score(float(value))
   return scores
@@ -223,8 +229,36 @@ def _accuracy(task: Task) -> Scores:
     num_steps=CLASSIFIER_STEPS,
     max_shift=rows["image"].shape[1] // 14,
   )
-  error = 1.96 * (value * (1 - value) / len(held["image"])) ** 0.5
-  return {"cas": Score(value, (value - error, value + error), "binomial")}
+  return {"cas": _share(value, len(held["image"]))}
+
+
+def _share(value: float, count: int) -> Score:
+  """A share of so many images, with Wilson's interval."""
+  square = 1.96**2 / count
+  middle = (value + square / 2) / (1 + square)
+  half = (square * (value * (1 - value) + square / 4)) ** 0.5 / (1 + square)
+  return Score(value, (middle - half, middle + half), "binomial, by Wilson's formula")
+
+
+def _pairs(task: Task) -> Scores:
+  """Each image against the reference of the same place in the order."""
+  if task.loaded:
+    raise ValueError("pairs needs --samples=FOLDER: what a run draws has no partners")
+  if task.samples.count != task.reference.count:
+    counts = f"{task.samples.count} and {task.reference.count}"
+    raise ValueError(f"pairs needs as many images as references, got {counts}")
+  batches = zip(task.samples.batches(), task.reference.batches(), strict=True)
+  found = [pair_values(a["image"], b["image"], task.crop) for a, b in batches]
+  scores = {}
+  for name in found[0]:
+    values = np.concatenate([f[name] for f in found])
+    mean = float(values.mean())
+    scores[name] = Score(mean)
+    if np.isfinite(mean):  # Equal images have an infinite PSNR.
+      error = 1.96 * float(values.std()) / len(values) ** 0.5
+      how = "1.96 standard errors over the pairs"
+      scores[name] = Score(mean, (mean - error, mean + error), how)
+  return scores
 
 
 def _sliced(task: Task) -> Scores:
@@ -256,7 +290,11 @@ def _memorisation(task: Task) -> Scores:
   samples, test = (flat(task.pixels(i)) for i in (task.samples, task.test))
   train = task.train.some(60_000)["image"] / np.float32(127.5) - 1
   found = memorisation(samples, flat(train), test)
-  return {name: Score(float(value)) for name, value in found.items()}
+  shares = {"copied_rate": len(samples), "test_copied_rate": len(test)}
+  return {
+    name: _share(float(v), shares[name]) if name in shares else Score(float(v))
+    for name, v in found.items()
+  }
 
 
 def _modes(task: Task) -> Scores:
@@ -278,30 +316,40 @@ class Metric(NamedTuple):
     compute: Task -> scores by name.
     needs: What of the task must be there.
     inception: Whether the name is earned by Inception's features alone.
+    settings: What else its number depends on; may name fields of `results.Ruler`.
   """
 
   compute: Callable[[Task], Scores]
   needs: tuple[str, ...]
   inception: bool = False
+  settings: str = ""
 
 
 ONE, BOTH = ("samples", "network"), ("samples", "reference", "network")
+KERNEL = f"cubic kernel, subsets of at most {SUBSET}"
+SPLITS = "10 splits"
+NEIGHBOURS = f"5 neighbours, at most {ROWS} of each"
 METRICS = {
   "eval": Metric(_own, ("loaded",)),
   "nll": Metric(_nll, ("loaded",)),
   "frechet": Metric(_frechet, BOTH),
-  "mmd": Metric(_mmd, BOTH),
-  "prdc": Metric(_prdc, BOTH),
+  "mmd": Metric(_mmd, BOTH, settings=f"mmd: {KERNEL}"),
+  "prdc": Metric(_prdc, BOTH, settings=f"prdc: {NEIGHBOURS}"),
   "labels": Metric(_labels, BOTH),
-  "class_score": Metric(_class_score, ONE),
-  "fid": Metric(functools.partial(_frechet, name="fid"), BOTH, inception=True),
-  "kid": Metric(functools.partial(_mmd, name="kid"), BOTH, inception=True),
-  "is": Metric(functools.partial(_class_score, name="is"), ONE, inception=True),
+  "class_score": Metric(_class_score, ONE, settings=f"class_score: {SPLITS}"),
+  "fid": Metric(functools.partial(_frechet, name="fid"), BOTH, True),
+  "kid": Metric(functools.partial(_mmd, name="kid"), BOTH, True, f"kid: {KERNEL}"),
+  "is": Metric(functools.partial(_class_score, name="is"), ONE, True, f"is: {SPLITS}"),
   "modes": Metric(_modes, ("samples",)),
-  "cas": Metric(_accuracy, ("samples", "test")),
-  "swd": Metric(_sliced, ("samples", "reference")),
-  "ms_ssim": Metric(_diversity, ("samples", "reference")),
+  "cas": Metric(
+    _accuracy, ("samples", "test"), settings=f"cas: {CLASSIFIER_STEPS} steps"
+  ),
+  "swd": Metric(_sliced, ("samples", "reference"), settings="swd: seed {seed}"),
+  "ms_ssim": Metric(
+    _diversity, ("samples", "reference"), settings="ms_ssim: 1000 pairs, seed {seed}"
+  ),
   "memorisation": Metric(_memorisation, ("samples", "train", "test")),
+  "pairs": Metric(_pairs, ("samples", "reference"), settings="pairs: crop {crop}"),
 }
 
 
