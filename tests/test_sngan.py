@@ -60,8 +60,8 @@ def matrix_of(params):
 @pytest.mark.parametrize("name", LAYERS)
 def test_converged_layer_has_the_largest_singular_value_of_svd(name):
   plain, x = LAYERS[name]
-  net = Wrapped(name, num_iterations=200)
-  variables = jax.jit(net.init, static_argnames="train")(KEY, x, train=True)
+  net = Wrapped(name, num_iterations=200)  # Each of them would be compiled.
+  variables = jax.jit(Wrapped(name).init, static_argnames="train")(KEY, x, train=True)
   params = {k: 3.0 * w for k, w in variables["params"]["layer"].items()}
   variables = {**variables, "params": {"layer": params}}
   out, after = net.apply(variables, x, train=True, mutable="spectral_norm")
