@@ -19,6 +19,7 @@ from jaxgen.method import averaged
 def dry_run(built: Mapping[str, Any], backend: parallel.Backend) -> str:
   """Compiles one step and runs it on synthetic data; says what it needs."""
   method, spec = built["method"], run.batch_spec(built["train_data"])
+  train.check_batch(spec, backend)
   state = backend.init(method.init, jax.random.key(0), spec)
   batch = backend.put_batch(next(data.synthetic(spec)(0)))
   step, seconds, cost = compile_step(method, backend, state, batch)
@@ -126,7 +127,8 @@ def bench(
   lines += [f"{name}: {value}" for name, value in cost.items()]
   lines.append(
     f"save: {total:.0f} ms, of which the loop waits {blocked:.1f} ms "
-    f"({100 * blocked / total:.1f} %); the step after it takes {slower:.1f} ms longer"
+    f"({100 * blocked / total:.1f} %); the step after it takes {slower:.1f} ms longer "
+    f"(together {100 * (blocked + slower) / total:.1f} %)"
   )
   return "\n".join(lines)
 

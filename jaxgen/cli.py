@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Callable, Sequence
 import contextlib
 import difflib
+import importlib.util
 import itertools
+import keyword
 import logging
 import os
 from pathlib import Path
+import re
 import shlex
 import sys
 import traceback
@@ -24,6 +27,13 @@ def experiments_dir() -> Path:
   return checkout if checkout.is_dir() else PACKAGE / "experiments"
 
 
+def positive(text: str) -> int:
+  """The value of a flag that counts something."""
+  if int(text) < 1:
+    raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
+  return int(text)
+
+
 def find_experiment(name: str) -> Path:
   """The file of "family/method_dataset" or of a path."""
   known = {
@@ -31,11 +41,13 @@ def find_experiment(name: str) -> Path:
     for p in sorted(experiments_dir().glob("*/*.py"))
   }
   path = known.get(name.removesuffix(".py"), Path(name))
-  if path.is_file():
+  if path.is_file() and path.suffix == ".py":
     return path
   near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
   hint = f"; did you mean {near[0]}?" if near else ""
-  raise FileNotFoundError(f"no experiment or file {name!r}{hint} See `jaxgen list`.")
+  raise FileNotFoundError(
+    f"no experiment or Python file {name!r}{hint} See `jaxgen list`."
+  )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
   def add_device_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--backend", choices=("jit", "pmap"), default="jit")
-    command.add_argument("--fsdp", type=int, default=1, help="devices per state")
+    command.add_argument("--fsdp", type=positive, default=1, help="devices per state")
     command.add_argument(
         "--distributed", metavar="ADDRESS,INDEX,COUNT",
         help="join other processes; 'auto' where the cluster tells",
@@ -64,12 +76,14 @@ def parser() -> argparse.ArgumentParser:
   train = add("train", "Train an experiment, or resume it.", "experiment")
   train.add_argument("--workdir", required=True)
   train.add_argument("--seed", type=int, default=0)
-  train.add_argument("--steps_per_call", type=int, help="in one compiled call")
+  train.add_argument(
+    "--steps_per_call", type=positive, help="in one compiled call; not on CPUs"
+  )
   train.add_argument("--dry_run", action="store_true", help="compile, one step, exit")
   add_device_flags(train)
 
   sample = add("sample", "Draw from a run, or apply a tool to it.", "workdir")
-  sample.add_argument("--num", type=int, help="default 64, or one for every input")
+  sample.add_argument("--num", type=positive, help="default 64, or one for every input")
   sample.add_argument("--input", help="images for a tool: a file, a folder or .npz")
   sample.add_argument("--mask", help="image of what is known, in white; for all inputs")
   sample.add_argument("--label", type=int, help="class of conditional methods")
@@ -94,11 +108,11 @@ def parser() -> argparse.ArgumentParser:
     "--samples", action="append", help="images to score: a folder or .npz; repeatable"
   )
   evaluate.add_argument("--metrics", default="eval", help="comma-separated")
-  evaluate.add_argument("--num_samples", type=int, default=10_000)
+  evaluate.add_argument("--num_samples", type=positive, default=10_000)
   evaluate.add_argument("--features", help="classifier, squeezenet or inception")
   evaluate.add_argument("--weights", help="file of the feature network")
   evaluate.add_argument("--reference", default="train", help="train, test or a path")
-  evaluate.add_argument("--repeats", type=int, default=1, help="sets of samples")
+  evaluate.add_argument("--repeats", type=positive, default=1, help="sets of samples")
   evaluate.add_argument("--crop", type=int, default=0, help="border that pairs lose")
   evaluate.add_argument("--seed", type=int, default=0)
   evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
@@ -107,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--config.KEY", metavar="VALUE", help=text)
 
   reproduce = add("reproduce", "Train, score, write the result down.", "experiment")
-  reproduce.add_argument("--seeds", type=int, default=3)
+  reproduce.add_argument("--seeds", type=positive, default=3)
   reproduce.add_argument("--budget", choices=("small", "full"), default="full")
   reproduce.add_argument("--runs", default="runs", help="folder of workdirs")
   reproduce.add_argument("--results", help="folder; default experiments/results")
@@ -126,11 +140,11 @@ def parser() -> argparse.ArgumentParser:
   add_device_flags(describe)
 
   bench = add("bench", "Measure speed: step, data, loop, saves.", "experiment")
-  bench.add_argument("--steps", type=int, default=100)
+  bench.add_argument("--steps", type=positive, default=100)
   bench.add_argument("--seed", type=int, default=0)
-  bench.add_argument("--seeds", type=int, help="gain of training so many together")
+  bench.add_argument("--seeds", type=positive, help="gain of training so many together")
   bench.add_argument("--sample", action="store_true", help="gain of caches in sampling")
-  bench.add_argument("--num", type=int, default=8, help="samples to draw at once")
+  bench.add_argument("--num", type=positive, default=8, help="samples to draw at once")
   add_device_flags(bench)
 
   importing = add("import", "Make a run of what others trained.")
@@ -189,6 +203,8 @@ def _start_jax(args: argparse.Namespace) -> Any:
   if distributed == "auto":
     jax.distributed.initialize()
   elif distributed:
+    if distributed.count(",") != 2:
+      raise ValueError(f"--distributed={distributed}: not ADDRESS,INDEX,COUNT or auto")
     address, index, count = distributed.split(",")
     jax.distributed.initialize(address, int(count), int(index))
   if getattr(args, "backend", "jit") == "pmap":
@@ -224,6 +240,8 @@ def _train(args: argparse.Namespace) -> None:
   start = lambda: record(workdir, path, config, args.seed)
   if args.steps_per_call:
     built["steps_per_call"] = args.steps_per_call
+    if not backend.loop:
+      warnings.warn("--steps_per_call changes nothing on a CPU", stacklevel=1)
   state = fit(**built, workdir=workdir, seed=args.seed, backend=backend, on_start=start)
   pictures = sorted((workdir / "samples").glob("step_*"))
   total = built["num_steps"] + sum(p.num_steps for p in built.get("then", ()))
@@ -365,13 +383,19 @@ def _list(_: argparse.Namespace) -> None:
 
 
 def _new(args: argparse.Namespace) -> None:
-  path = Path(args.name).with_suffix(".py")
-  if not path.stem.isidentifier():
-    raise ValueError(f"{path.stem!r} is no Python name")
+  path, text = Path(args.name).with_suffix(".py"), TEMPLATE.read_text()
+  name = path.stem
+  used = set(re.findall(r"\w+", text)) | set(sys.builtin_module_names)
+  if not name.isidentifier() or keyword.iskeyword(name):
+    raise ValueError(f"{name!r} is no Python name")
+  if name != "denoiser" and (name in used or importlib.util.find_spec(name)):
+    raise ValueError(f"{name!r} would hide what the file uses, or a package")
   if path.exists():
     raise FileExistsError(f"{path} exists; choose another name")
-  path.write_text(TEMPLATE.read_text().replace("denoiser", path.stem))
-  print(f"wrote {path}; train it with: python {path} --workdir=runs/{path.stem}")
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f"no folder {path.parent}")
+  path.write_text(text.replace("denoiser", name))
+  print(f"wrote {path}; train it with: python {path} --workdir=runs/{name}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 import json
+import math
 from pathlib import Path
 import sys
 from typing import Any
+import warnings
 
 import jax
 from tqdm import tqdm
@@ -32,8 +34,7 @@ class Log:
     for name in ("metrics", "timing"):
       path = workdir / f"{name}.jsonl"
       lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-      whole = [line for line in lines if line.endswith("\n")]
-      kept = [line for line in whole if json.loads(line)["step"] <= start]
+      kept = [line for line in lines if _step(line, path) <= start]
       write_text(path, "".join(kept))
       self.files[name] = path.open("a")
     self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
@@ -79,3 +80,16 @@ class Log:
     for file in (*self.files.values(), self.events):
       if file:
         file.close()
+
+
+def _step(line: str, path: Path) -> float:
+  """The step of a line; of one cut short by a kill, infinity."""
+  if not line.endswith("\n"):
+    return math.inf
+  try:
+    return json.loads(line)["step"]
+  except (ValueError, KeyError, TypeError):
+    warnings.warn(
+      f"{path}: dropped a line that is none of ours: {line!r}", stacklevel=2
+    )
+    return math.inf

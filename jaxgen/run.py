@@ -117,11 +117,14 @@ def versions() -> dict[str, str]:
   packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxgen")
   found = {name: importlib.metadata.version(name) for name in packages}
   git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-  revision = subprocess.run(git, capture_output=True, text=True, check=False)
+  try:
+    revision = subprocess.run(git, capture_output=True, text=True, check=False).stdout
+  except OSError:  # There is no git.
+    revision = ""
   return {
     "python": platform.python_version(),
     **found,
-    "git": revision.stdout.strip() or "not a git checkout",
+    "git": revision.strip() or "not a git checkout",
     "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "host": f"{os.cpu_count()} cores, {_processor()}",
   }
@@ -203,8 +206,9 @@ def load(
       parameters do not depend on, such as how to sample.
   """
   workdir = Path(workdir)
-  if not (workdir / "experiment.py").exists():
-    raise FileNotFoundError(f"{workdir} holds no run: experiment.py is missing")
+  for name in ("experiment.py", "config.json"):
+    if not (workdir / name).exists():
+      raise FileNotFoundError(f"{workdir} holds no run: {name} is missing")
   module = load_experiment(workdir / "experiment.py")
   config = module.get_config()
   override(config, json.loads((workdir / "config.json").read_text()))
@@ -253,7 +257,10 @@ def lock(workdir: Path) -> Iterator[None]:
   if jax.process_index() > 0:  # Process 0 holds it for all.
     yield
     return
-  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(f"no folder can be made at {workdir}: {error.strerror}") from error
   with open(workdir / "lock", "a+") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

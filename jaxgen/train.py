@@ -90,8 +90,8 @@ def fit(
   phases = [Phase(method, train_data, num_steps), *then]
   for phase in phases:
     check_data(phase.train_data, backend)
-  if hasattr(eval_data, "check"):
-    eval_data.check(training=False)
+  if eval_data is not None:
+    check_data(eval_data, backend, training=False)
 
   def template(step: int) -> TrainState:
     phase = phases[run.phase_at(phases, step)[0]]
@@ -115,11 +115,17 @@ def fit(
       return loop.train(phases, state and backend.put_state(state), start)
 
 
-def check_data(data: Any, backend: parallel.Backend) -> None:
+def check_data(data: Any, backend: parallel.Backend, training: bool = True) -> None:
   """Raises the errors of bad data before training starts."""
   if hasattr(data, "check"):
-    data.check()
-  sizes = {len(x) for x in jax.tree.leaves(run.batch_spec(data))}
+    data.check(training=training)
+  if training or hasattr(data, "spec"):  # Else nothing is known of the batches.
+    check_batch(run.batch_spec(data), backend)
+
+
+def check_batch(spec: PyTree, backend: parallel.Backend) -> None:
+  """Raises unless the devices can share a batch of these shapes."""
+  sizes = {len(x) for x in jax.tree.leaves(spec)}
   if len(sizes) != 1 or next(iter(sizes)) % backend.num_devices:
     raise ValueError(
       f"batch size {sorted(sizes)} must be one number that the "

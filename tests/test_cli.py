@@ -1,18 +1,22 @@
 """The command line, as a user types it."""
 
 import json
+import os
 from pathlib import Path
 import re
 import subprocess
 import sys
 
+import jax
 from ml_collections import ConfigDict
 import numpy as np
 from PIL import Image
 import pytest
+import toy
 
-from jaxgen import cli
+from jaxgen import cli, parallel
 from jaxgen.config import flatten, override
+from jaxgen.train import fit
 
 TOY = str(Path(__file__).with_name("toy.py"))
 
@@ -282,6 +286,70 @@ def test_misspelt_flags_are_errors(capsys):
   assert "did you mean config.num_steps?" in text
   text = fails(capsys, "train", TOY, "--workdir=x", "--backend=pmap", "--fsdp=2")
   assert "--fsdp=2 needs --backend=jit" in text
+
+
+@pytest.mark.parametrize(
+  ("argv", "text"),
+  [
+    (["describe", __file__.replace(".py", ".txt")], "no experiment or Python file"),
+    (["train", TOY, "--workdir=lock/x", "--distributed=here"], "not ADDRESS,INDEX,COU"),
+    (["train", TOY, "--workdir=file"], "no folder can be made at file: File exists"),
+    (["train", TOY, "--workdir=file/x"], "no folder can be made at file/x: Not a dir"),
+    (["new", "class"], "is no Python name"),
+    (["new", "data"], "would hide what the file uses"),
+    (["new", "json"], "would hide what the file uses, or a package"),
+    (["new", "no/folder/mine"], "no folder no/folder"),
+  ],
+)
+def test_mistakes_end_in_one_line(argv, text, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  Path("file").write_text("")
+  assert text in fails(capsys, *argv)
+  assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+  "argv",
+  [
+    ["train", TOY, "--workdir=x", "--steps_per_call=-1"],
+    ["train", TOY, "--workdir=x", "--fsdp=0"],
+    ["sample", "x", "--out=a.png", "--num=0"],
+    ["bench", TOY, "--steps=0"],
+    ["evaluate", "x", "--repeats=0"],
+  ],
+)
+def test_numbers_of_things_are_positive(argv, capsys):
+  with pytest.raises(SystemExit) as caught:
+    cli.main(argv)
+  assert caught.value.code == 2
+  assert "expected a number from 1 on" in capsys.readouterr().err
+
+
+def test_batches_that_devices_cannot_share_are_refused(tmp_path, monkeypatch, capsys):
+  three = lambda fsdp=1: parallel.jit_backend(jax.devices()[:3])
+  monkeypatch.setattr(cli, "_start_jax", lambda args: three())
+  text = fails(capsys, "train", TOY, "--workdir=x", "--dry_run")
+  assert "batch size [8] must be one number that the 3 devices divide" in text
+  data = toy.Numbers()
+  data.spec = {"image": np.zeros((6, 4, 4, 1), np.uint8)}
+  options = dict(workdir=tmp_path, num_steps=1, backend=three())
+  with pytest.raises(ValueError, match=r"batch size \[8\]"):
+    fit(None, data, eval_data=toy.Numbers(), **options)
+  assert not list(tmp_path.iterdir())
+
+
+def test_compiled_programs_are_kept_by_default(tmp_path):
+  env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+  env |= {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/nonexistent"}  # nor is there git
+  env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  command = [sys.executable, TOY, f"--workdir={tmp_path}/run", "--config.num_steps=2"]
+  done = subprocess.run(command, env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert list((tmp_path / "jaxgen" / "xla").iterdir())
+  start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+  assert start["git"] == "not a git checkout"
+  for shown in ("training: 100%", "2/2", "step/s", "loss="):  # A bar, even in a file.
+    assert shown in done.stderr
 
 
 def test_bugs_keep_their_traceback(tmp_path):

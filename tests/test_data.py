@@ -293,7 +293,9 @@ def test_synthetic():
 
 
 def test_memory_is_fast():
-  source = numbered(1000, 128)
+  """Of MNIST's size, ten times below what README says: machines are noisy."""
+  images = np.zeros((10_000, 28, 28, 1), np.uint8)
+  source = data.arrays({"image": images}, batch_size=128)
   assert bench.images_per_second(source, 0.1, time.process_time) > 100_000
 
 

@@ -29,6 +29,24 @@ LAYERS = {  # folder or module: what of jaxgen it may import
   "seeds": {"checkpoint", "data", "method", "parallel", "run"},
   "score": {"data", "evaluate", "method", "metrics", "parallel", "run", "score", "viz"},
   "train": {"checkpoint", "evaluate", "log", "method", "parallel", "run", "viz"},
+  "describe": {"method", "parallel", "run"},
+  "bench": {
+    *("checkpoint", "data", "evaluate", "method", "parallel", "run", "train"),
+  },
+}
+THIRD = {  # what else a folder or module may import, beside the standard library
+  # diffrax: an extra, imported when it is used; scipy: tables of the entropy coder
+  "ops": {"jax", "numpy", "diffrax", "scipy"},
+  "losses": {"jax", "numpy", "optax"},
+  "nn": {"jax", "flax", "numpy"},
+  "data": {
+    *("absl", "numpy", "PIL", "grain", "tensorflow_datasets", "sklearn", "tqdm"),
+  },
+  "parallel": {"jax", "numpy"},
+  "method": {"jax", "flax", "optax"},
+  "train": {"jax", "numpy", "tqdm"},
+  "evaluate": {"jax", "numpy"},
+  "run": {"jax", "numpy", "ml_collections"},
 }
 FORBIDDEN = {
   *("tensorflow", "tensorflow_hub", "tensorflow_probability", "clu", "distrax"),
@@ -63,6 +81,8 @@ def violations(path, layer, relative):
       bad |= own == layer and is_paper(PACKAGE / layer / f"{rest[1]}.py")
     elif own and layer in LAYERS:
       bad |= own not in LAYERS[layer]
+    elif top != "jaxgen" and layer in THIRD:
+      bad |= top not in THIRD[layer] | set(sys.stdlib_module_names)
     if bad:
       yield f"{relative} imports {name}"
 
@@ -95,6 +115,13 @@ def test_imports_go_downwards_only():
     ("method", "def f():\n  from jaxgen import run"),
     ("diffusion", "import tensorflow_probability as tfp"),
     ("cli", "from flax.training import train_state"),
+    ("ops", "import flax"),
+    ("losses", "import flax"),
+    ("data", "from flax import linen"),
+    ("method", "import orbax.checkpoint"),
+    ("train", "import grain"),
+    ("describe", "from jaxgen.gan.dcgan import dcgan"),
+    ("bench", "from jaxgen import cli"),
   ],
 )
 def test_the_rules_catch_what_they_forbid(layer, text, tmp_path):

@@ -114,6 +114,8 @@ def test_carry_sees_the_last_state_of_the_phase_before(tmp_path):
   alone = toy_fit(tmp_path / "alone", num_steps=4)
   chex.assert_trees_all_equal(seen["last"], alone)
   chex.assert_trees_all_close(end.params, alone.ema, atol=0)  # sgd(0) moved nothing.
+  kernels = [s.params["net"]["Dense_0"]["kernel"] for s in seen.values()]
+  assert (kernels[0] != kernels[1]).all()  # Each phase is initialised by its own key.
 
 
 def test_phase_at():

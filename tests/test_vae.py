@@ -291,3 +291,23 @@ def test_training_with_other_decoders_finds_the_images(likelihood, small):
   assert np.mean(elbos[-5:]) > elbos[0] + 5
   found = jax.jit(method.tools["reconstruct"])(state, batch, KEY)
   np.testing.assert_allclose(found["reconstructions"], batch["image"], atol=0.2)
+
+
+@pytest.mark.parametrize(
+  "net", [FullyConnected((8, 8, 1), (16,), 4), Convolutional((8, 8, 1), 4, (4, 4), 16)]
+)
+def test_bfloat16_is_inside_only(net):
+  """Parameters, outputs, averages and the loss stay float32, and near those of it."""
+  x = jax.random.uniform(KEY, (8, 8, 8, 1))
+  variables = jax.jit(net.init)(KEY, x)
+  half = net.clone(dtype=jnp.bfloat16)
+  full, rounded = (jax.jit(n.apply)(variables, x) for n in (net, half))
+  assert rounded.dtype == jnp.float32
+  assert (full != rounded).any()
+  np.testing.assert_allclose(rounded, full, atol=0.02)
+  method = vae(half, tx=optax.adam(1e-3))
+  state = jax.jit(method.init)(KEY, {"image": x})
+  shapes = jax.eval_shape(method.train_step, state, {"image": x}, KEY)
+  state, metrics = shapes
+  for leaf in jax.tree.leaves((state.params, state.ema, metrics)):
+    assert leaf.dtype == jnp.float32

@@ -30,6 +30,7 @@ def get_config():
   return ConfigDict(
     {
       "path": "",  # a folder of images; "" only describes
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "image_size": 256,
       "batch_size": 512,
       "num_steps": 3_000_000,
@@ -62,8 +63,12 @@ def build(config):
   size = config.image_size
   images = dict(batch_size=config.batch_size, image_size=size, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, split="train", **images)
-    eval_data = data.image_folder(config.path, split="test", **images)
+    train_data = data.image_folder(
+      config.path, on_error=config.on_error, split="train", **images
+    )
+    eval_data = data.image_folder(
+      config.path, on_error=config.on_error, split="test", **images
+    )
   else:
     spec = data.source.zeros((config.batch_size, size, size, 3), np.uint8)
     train_data, eval_data = data.synthetic({"image": spec}), None

@@ -30,6 +30,7 @@ def get_config():
   return ConfigDict(  # Section 4 and Appendix B
     {
       "path": "",  # a folder of images; empty: cifar10 (TFDS)
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "batch_size": 128,
       "num_steps": 800_000,
       "lr": 2e-4,
@@ -82,7 +83,9 @@ def build(config):
   betas = linear_betas(config.num_timesteps, config.beta_start, config.beta_end)
   images = dict(batch_size=config.batch_size, image_size=32, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, flip=True, **images)
+    train_data = data.image_folder(
+      config.path, on_error=config.on_error, flip=True, **images
+    )
     eval_data = None
   else:
     train_data = data.tfds_images("cifar10", "train", flip=True, **images)

@@ -30,6 +30,7 @@ def get_config():
   return ConfigDict(
     {
       "path": "",  # a folder of images; empty: `dataset`
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "dataset": "cifar10",
       "image_size": 32,
       "image_channels": 3,
@@ -76,7 +77,7 @@ def build(config):
     channels=config.image_channels,
   )
   if config.path:
-    train_data = data.image_folder(config.path, **images)
+    train_data = data.image_folder(config.path, on_error=config.on_error, **images)
   else:
     train_data = data.tfds_images(config.dataset, "train", label=None, **images)
   return dict(

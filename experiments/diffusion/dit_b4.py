@@ -36,6 +36,7 @@ def get_config():
   return ConfigDict(  # Sections 4 and 5, and the authors' code
     {
       "path": "",
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "batch_size": 256,
       "num_steps": 400_000,
       "lr": 1e-4,
@@ -80,8 +81,12 @@ def build(config):
   )
   images = dict(batch_size=config.batch_size, image_size=256, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, split="train", flip=True, **images)
-    eval_data = data.image_folder(config.path, split="test", **images)
+    train_data = data.image_folder(
+      config.path, on_error=config.on_error, split="train", flip=True, **images
+    )
+    eval_data = data.image_folder(
+      config.path, on_error=config.on_error, split="test", **images
+    )
   else:
     train_data = data.tfds_images("imagenet2012", "train", flip=True, **images)
     eval_data = data.tfds_images("imagenet2012", "validation", **images)

@@ -29,6 +29,7 @@ def get_config():
   return ConfigDict(  # the script
     {
       "path": "",  # a folder of images with a subfolder per class
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "num_classes": 1000,
       "batch_size": 2048,
       "num_gen_steps": 150_000,
@@ -63,8 +64,12 @@ def build(config):
   adam = lambda lr: optax.adam(lr, config.b1, config.b2, config.adam_eps)
   images = dict(batch_size=config.batch_size, image_size=128, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, split="train", **images)
-    eval_data = data.image_folder(config.path, split="test", **images)
+    train_data = data.image_folder(
+      config.path, on_error=config.on_error, split="train", **images
+    )
+    eval_data = data.image_folder(
+      config.path, on_error=config.on_error, split="test", **images
+    )
   else:
     train_data = data.tfds_images("imagenet2012", "train", **images)
     eval_data = data.tfds_images("imagenet2012", "validation", **images)

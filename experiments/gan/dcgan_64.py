@@ -38,6 +38,7 @@ def get_config():
   return ConfigDict(
     {
       "path": "",  # a folder of images; empty: celeb_a
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "batch_size": 128,  # Section 4
       "num_steps": 30_000,
       "lr": 2e-4,  # Section 4
@@ -54,7 +55,7 @@ SMALL = {"path": "flowers5", "width": 16, "batch_size": 64, "num_steps": 7_000}
 def build(config):
   images = dict(batch_size=config.batch_size, image_size=64, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, **images)
+    train_data = data.image_folder(config.path, on_error=config.on_error, **images)
   else:
     train_data = data.tfds_images("celeb_a", "train", label=None, **images)
   adam = optax.adam(config.lr, config.b1)

@@ -29,6 +29,7 @@ def get_config():
     ConfigDict(  # configuration F and the "stylegan2" settings of the authors' code
       {
         "path": "",  # a folder of images
+        "on_error": "raise",  # "skip" leaves out files that cannot be read
         "image_size": 1024,
         "batch_size": 32,
         "num_images": 25_000_000,
@@ -74,7 +75,9 @@ def build(config):
       path=Lazy(config.path_weight, config.path_interval),
       ema_images=config.ema_images,
     ),
-    train_data=data.image_folder(config.path, flip=config.flip, **images),
+    train_data=data.image_folder(
+      config.path, on_error=config.on_error, flip=config.flip, **images
+    ),
     num_steps=config.num_images // config.batch_size,
     every=Every(log=100, sample=5_000, save=5_000),
     num_samples=16,

@@ -36,6 +36,7 @@ def get_config():
   return ConfigDict(
     {
       "path": "orl_faces",  # a folder of images, see above
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "image_size": 64,
       "batch_size": 32,
       "num_steps": 900,  # 80 epochs
@@ -65,8 +66,12 @@ def build(config):
   images = dict(batch_size=config.batch_size, image_size=size, channels=1)
   return dict(
     method=vae(net, tx=optax.adam(config.lr), likelihood=likelihood),
-    train_data=data.image_folder(config.path, split="train", **images),
-    eval_data=data.image_folder(config.path, split="test", **images),
+    train_data=data.image_folder(
+      config.path, on_error=config.on_error, split="train", **images
+    ),
+    eval_data=data.image_folder(
+      config.path, on_error=config.on_error, split="test", **images
+    ),
     num_steps=config.num_steps,
     every=Every(log=50, eval=200, sample=200, save=200),
     num_samples=36,

@@ -32,6 +32,7 @@ def get_config():
   return ConfigDict(
     {
       "path": "",  # a folder of images; empty: celeb_a
+      "on_error": "raise",  # "skip" leaves out files that cannot be read
       "batch_size": 64,  # celeba_aegan.py
       "num_steps": 37_500,  # the same: 150 epochs of 250 batches
       "lr": 0.02 / 64,  # aegan.py, a rate of the batch's sum
@@ -48,8 +49,12 @@ def get_config():
 def build(config):
   images = dict(batch_size=config.batch_size, image_size=64, channels=3)
   if config.path:
-    train_data = data.image_folder(config.path, split="train", **images)
-    eval_data = data.image_folder(config.path, split="test", **images)
+    train_data = data.image_folder(
+      config.path, on_error=config.on_error, split="train", **images
+    )
+    eval_data = data.image_folder(
+      config.path, on_error=config.on_error, split="test", **images
+    )
   else:
     train_data = data.tfds_images("celeb_a", "train", label=None, **images)
     eval_data = data.tfds_images("celeb_a", "test", label=None, **images)

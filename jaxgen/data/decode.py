@@ -11,7 +11,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class UnreadableImageError(ValueError):
-  """Data that PIL cannot decode."""
+  """Data that PIL cannot decode; `data.image_folder(on_error="skip")` leaves it out."""
 
 
 def check_arguments(image_size: int | None, channels: int) -> None:

@@ -33,7 +33,10 @@ class FolderExamples(Examples):
   def _files(self) -> tuple[list[str], np.ndarray | None]:
     """Sorted paths and int32 labels (None: no classes) of the readable files."""
     if not os.path.isdir(self.name):
-      raise FileNotFoundError(f"no folder {self.name!r}")
+      raise FileNotFoundError(
+        f"no folder {self.name!r}; the config of an experiment names it, as by "
+        "--config.path=FOLDER"
+      )
     found = []
     for folder, subfolders, names in os.walk(self.name, followlinks=True):
       subfolders[:] = [s for s in subfolders if s[0] != "." and s != "__MACOSX"]

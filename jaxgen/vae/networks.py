@@ -7,11 +7,17 @@ last axis `num_outputs` times as long: those of one value stand side by side.
 
 from collections.abc import Callable
 import math
+from typing import Any
 
 from flax import linen as nn
+import jax.numpy as jnp
 
 from jaxgen.method import Array
 from jaxgen.nn.strided_conv import ConvTranspose
+
+
+def _wide(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class FullyConnected(nn.Module):
@@ -23,6 +29,7 @@ class FullyConnected(nn.Module):
     latent_dim: Length of z.
     num_outputs: Parameters of p(x|z) for each value of x.
     kernel_init: Of all layers.
+    dtype: Of the products; parameters and what is returned stay float32.
   """
 
   image_shape: tuple[int, ...]
@@ -30,9 +37,10 @@ class FullyConnected(nn.Module):
   latent_dim: int = 50
   num_outputs: int = 1
   kernel_init: Callable = nn.initializers.lecun_normal()
+  dtype: Any = None
 
   def setup(self) -> None:
-    dense = lambda dim: nn.Dense(dim, kernel_init=self.kernel_init)
+    dense = lambda dim: nn.Dense(dim, kernel_init=self.kernel_init, dtype=self.dtype)
     self.encoder = [dense(dim) for dim in self.hidden_dims]
     self.mean = dense(self.latent_dim)
     self.log_var = dense(self.latent_dim)
@@ -44,7 +52,7 @@ class FullyConnected(nn.Module):
     h = x.reshape(len(x), -1)
     for layer in self.encoder:
       h = nn.tanh(layer(h))
-    return self.mean(h), self.log_var(h)
+    return _wide(self.mean(h)), _wide(self.log_var(h))
 
   def decode(self, z: Array) -> Array:
     """z f32 [B, D] -> parameters of p(x|z): f32 [B, ..., C * num_outputs]."""
@@ -52,7 +60,7 @@ class FullyConnected(nn.Module):
     for layer in self.decoder:
       h = nn.tanh(layer(h))
     *shape, channels = self.image_shape
-    return self.logits(h).reshape(-1, *shape, channels * self.num_outputs)
+    return _wide(self.logits(h)).reshape(-1, *shape, channels * self.num_outputs)
 
   def __call__(self, x: Array) -> Array:
     """Touches every parameter: decodes the mean of q(z|x)."""
@@ -71,6 +79,7 @@ class Convolutional(nn.Module):
     widths: Channels of each convolution, from the image inwards: one halving each.
     hidden_dim: Of the dense layer on either side of the latent.
     num_outputs: Parameters of p(x|z) for each value of x.
+    dtype: Of the products; parameters and what is returned stay float32.
   """
 
   image_shape: tuple[int, int, int]
@@ -78,6 +87,7 @@ class Convolutional(nn.Module):
   widths: tuple[int, ...] = (32, 32, 64, 64)
   hidden_dim: int = 256
   num_outputs: int = 1
+  dtype: Any = None
 
   def setup(self) -> None:
     height, width, channels = self.image_shape
@@ -88,13 +98,14 @@ class Convolutional(nn.Module):
         f"{len(self.widths)} halvings"
       )
     self.inner = (height // factor, width // factor, self.widths[-1])
-    half = dict(kernel_size=(4, 4), strides=(2, 2))
+    half = dict(kernel_size=(4, 4), strides=(2, 2), dtype=self.dtype)
+    dense = lambda dim: nn.Dense(dim, dtype=self.dtype)
     self.encoder = [nn.Conv(dim, **half) for dim in self.widths]
-    self.to_hidden = nn.Dense(self.hidden_dim)
-    self.mean = nn.Dense(self.latent_dim)
-    self.log_var = nn.Dense(self.latent_dim)
-    self.from_latent = nn.Dense(self.hidden_dim)
-    self.from_hidden = nn.Dense(math.prod(self.inner))
+    self.to_hidden = dense(self.hidden_dim)
+    self.mean = dense(self.latent_dim)
+    self.log_var = dense(self.latent_dim)
+    self.from_latent = dense(self.hidden_dim)
+    self.from_hidden = dense(math.prod(self.inner))
     outwards = (*self.widths[-2::-1], channels * self.num_outputs)
     self.decoder = [ConvTranspose(dim, **half) for dim in outwards]
 
@@ -103,7 +114,7 @@ class Convolutional(nn.Module):
     for layer in self.encoder:
       x = nn.relu(layer(x))
     h = nn.relu(self.to_hidden(x.reshape(len(x), -1)))
-    return self.mean(h), self.log_var(h)
+    return _wide(self.mean(h)), _wide(self.log_var(h))
 
   def decode(self, z: Array) -> Array:
     """z f32 [B, D] -> parameters of p(x|z): f32 [B, H, W, C * num_outputs]."""
@@ -111,7 +122,7 @@ class Convolutional(nn.Module):
     h = h.reshape(-1, *self.inner)
     for layer in self.decoder[:-1]:
       h = nn.relu(layer(h))
-    return self.decoder[-1](h)
+    return _wide(self.decoder[-1](h))
 
   def __call__(self, x: Array) -> Array:
     """Touches every parameter: decodes the mean of q(z|x)."""
