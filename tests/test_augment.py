@@ -153,7 +153,7 @@ def test_each_example_draws_its_own_with_probability_p():
 def test_gradients_reach_the_image_and_are_right():
   """<J v, y> = <v, J^T y>, and by finite differences: all is linear in the image."""
   x, v, y = (images(2, 9, 3, seed) for seed in (0, 1, 2))
-  f = lambda x: bgc(x, KEY, 0.9)
+  f = jax.jit(lambda x: bgc(x, KEY, 0.9))
   value, pull_back = jax.vjp(f, x)
   tangent = np.asarray(f(x + 0.5 * v)) - np.asarray(f(x - 0.5 * v))
   (gradient,) = pull_back(jnp.asarray(y))

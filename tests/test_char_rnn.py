@@ -51,7 +51,7 @@ def test_probabilities_of_all_sequences_sum_to_one(cell):
 def test_steps_give_the_logits_of_the_whole(cell):
   net, params = network(cell)
   tokens = random.randint(random.key(5), (4, 6), 0, 3)
-  whole = net.apply({"params": params}, tokens)
+  whole = jax.jit(net.apply)({"params": params}, tokens)
   step = jax.jit(functools.partial(net.apply, {"params": params}, method="step"))
   carry = net.apply({"params": params}, 4, method="start")
   for i in range(6):
@@ -78,7 +78,7 @@ def test_one_layer_is_the_lstm_of_the_book():
   (cell,) = jax.device_get(params).values()
   x, sigmoid = np.asarray(x), lambda a: 1 / (1 + np.exp(-a))
   h = c = np.zeros((2, 3))
-  found = net.apply({"params": params}, jnp.asarray(x))
+  found = jax.jit(net.apply)({"params": params}, jnp.asarray(x))
   for t in range(4):
     gate = lambda name, h=h, t=t: (
       x[:, t] @ cell[f"i{name}"]["kernel"]

@@ -52,7 +52,7 @@ def test_outputs_of_a_batch(trained, digits):
   last = trained.params["Dense_1"]  # the features are what the logits are made of
   logits = np.asarray(outputs["features"]) @ last["kernel"] + last["bias"][None]
   np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-4, atol=1e-4)
-  gradient = jax.grad(lambda x: jnp.sum(trained.features(x)))(x)
+  gradient = jax.jit(jax.grad(lambda x: jnp.sum(trained.features(x))))(x)
   assert np.all(np.isfinite(gradient))
   assert np.all(np.abs(gradient).max((1, 2, 3)) > 0)
 

@@ -104,7 +104,7 @@ def test_noise_flow_knows_its_determinant():
     variables = jax.jit(net.init)(KEY, image, noise)
     move = lambda v: jnp.asarray(v + 0.2 * rng.standard_normal(v.shape))
     variables = jax.tree.map(move, variables)
-    v, log_det = net.apply(variables, image, noise)
+    v, log_det = jax.jit(net.apply)(variables, image, noise)
     assert v.shape == shape
 
     def one(flat, image):

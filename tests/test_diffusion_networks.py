@@ -120,7 +120,7 @@ def test_equal_weights_give_equal_outputs_and_gradients(name, monkeypatch):
     def output_and_gradient(params):
       def loss(params):
         tree = {"params": traverse_util.unflatten_dict(params, sep="/")}
-        y = net.apply(tree, *args)
+        y = jax.jit(net.apply)(tree, *args)
         return jnp.sum(direction[..., : y.shape[-1]] * y), y
 
       return jax.grad(loss, has_aux=True)(params)
@@ -157,7 +157,7 @@ def test_dit_as_a_loop_and_with_less_memory_is_the_same():
   args = jnp.asarray(x, jnp.float32), jnp.asarray(t), jnp.asarray(LABEL)
   net = DiT(CLASSES, 2, 3, 16, 2)
   params = drawn(shapes_of(net, *args))
-  y = net.apply({"params": params}, *args)
+  y = jax.jit(net.apply)({"params": params}, *args)
   blocks = [params[f"block{i}"] for i in range(3)]
   stacked = {k: v for k, v in params.items() if not k.startswith("block")}
   stacked["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
@@ -166,8 +166,8 @@ def test_dit_as_a_loop_and_with_less_memory_is_the_same():
     found = jax.jit(loop.apply)({"params": stacked}, *args)
     np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
   # No label is a label below 0, and not any of the classes.
-  none = net.apply({"params": params}, *args[:2])
-  below = net.apply({"params": params}, *args[:2], jnp.array([-1, -1]))
+  none = jax.jit(net.apply)({"params": params}, *args[:2])
+  below = jax.jit(net.apply)({"params": params}, *args[:2], jnp.array([-1, -1]))
   np.testing.assert_array_equal(none, below)
   assert np.all(none != y)
 
@@ -195,7 +195,7 @@ def test_schedules_rise_between_their_end_points():
       net.apply(start, t)[jnp.array([0, -1])], [-3, 2], rtol=1e-5
     )
     params = {"params": drawn(start["params"])}
-    gamma = net.apply(params, t)
+    gamma = jax.jit(net.apply)(params, t)
     assert np.all(np.diff(gamma) > 0)
     ends = params["params"]["start"], jnp.abs(params["params"]["slope"])
     np.testing.assert_allclose(gamma[0], ends[0], rtol=1e-5)

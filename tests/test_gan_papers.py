@@ -137,7 +137,7 @@ def test_maxout_is_the_largest_of_its_affine_maps():
   variables = jax.jit(layer.init)(KEY, x)
   shapes = lambda tree: jax.tree.map(np.shape, tree)
   assert shapes(variables["params"]) == shapes({"pieces": pieces})
-  out = layer.apply({"params": {"pieces": pieces}}, x)
+  out = jax.jit(layer.apply)({"params": {"pieces": pieces}}, x)
   expected = np.maximum(
     x @ weights[..., 0] + bias[:, 0], x @ weights[..., 1] + bias[:, 1]
   )
@@ -423,7 +423,7 @@ def test_minibatch_discrimination_is_the_sum_of_closeness():
   x = jax.random.normal(KEY, (5, 4))
   out, variables = layer.init_with_output(jax.random.key(1), x)
   kernel = 20 * np.asarray(variables["params"]["kernel"])
-  out = layer.apply({"params": {"kernel": kernel}}, x)
+  out = jax.jit(layer.apply)({"params": {"kernel": kernel}}, x)
   m = np.einsum("ia,abc->ibc", x, kernel)
   expected = np.zeros((5, 3))
   for i in range(5):
@@ -432,7 +432,7 @@ def test_minibatch_discrimination_is_the_sum_of_closeness():
         expected[i, b] += np.exp(-np.abs(m[i, b] - m[j, b]).sum())
   np.testing.assert_array_equal(out[:, :4], x)
   np.testing.assert_allclose(out[:, 4:], expected, rtol=1e-4)
-  collapsed = layer.apply(variables, jnp.ones((5, 4)))
+  collapsed = jax.jit(layer.apply)(variables, jnp.ones((5, 4)))
   np.testing.assert_allclose(collapsed[:, 4:], 5.0)
 
 

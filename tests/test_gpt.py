@@ -73,7 +73,7 @@ def test_blocks_may_be_computed_several_in_one_turn():
   tokens = random.randint(random.key(1), (2, 5), 0, 3)
   unrolled = NET.clone(layers=NET.layers.clone(unroll=NET.layers.num_layers))
   loss = lambda net: lambda p: shared.nats(net, p, tokens).mean()
-  one, all_ = (jax.grad(loss(net))(random_params()) for net in (NET, unrolled))
+  one, all_ = (jax.jit(jax.grad(loss(net)))(random_params()) for net in (NET, unrolled))
   chex.assert_trees_all_close(all_, one, rtol=1e-5, atol=1e-7)
 
 
@@ -229,7 +229,7 @@ def test_half_precision_has_logits_in_float32():
   net, variables = NET.clone(layers=layers), {"params": random_params()}
   tokens = random.randint(random.key(5), (2, 5), 0, 3)
   expected = NET.apply(variables, tokens)
-  whole = net.apply(variables, tokens)
+  whole = jax.jit(net.apply)(variables, tokens)
   assert whole.dtype == jnp.float32
   np.testing.assert_allclose(whole, expected, atol=0.1 * np.abs(expected).max())
   cache = net.apply(variables, 2, method="start")

@@ -148,7 +148,7 @@ def test_gradient_of_one_draw_is_the_vaes_by_hand(linear):
       )
       return -importance_weighted_nll(weights).mean()
 
-    found = jax.grad(bound)(params)
+    found = jax.jit(jax.grad(bound))(params)
     a, b, u = (np.asarray(params[name]) for name in "abu")
     log_var, flat = np.asarray(params["log_var"]), np.asarray(x).reshape(3, 4)
     eps = np.asarray(jax.random.normal(jax.random.split(KEY, 1)[0], (3, 1, 2)))[:, 0]
@@ -224,11 +224,13 @@ def test_equals_torch(num, monkeypatch):
       levels = [n.bind({"params": params[i]}) for i, n in enumerate(nets)]
       return log_weights(levels, log_prob, x, make.NUM_DRAWS, KEY)
 
-    weights = weights_of(params)
+    weights = jax.jit(weights_of)(params)
     np.testing.assert_allclose(weights, golden[f"{num}/log_weights"], rtol=1e-11)
     bound = -importance_weighted_nll(weights)
     np.testing.assert_allclose(bound, golden[f"{num}/bound"], rtol=1e-11)
-    grads = jax.grad(lambda p: -importance_weighted_nll(weights_of(p)).mean())(params)
+    grads = jax.jit(jax.grad(lambda p: -importance_weighted_nll(weights_of(p)).mean()))(
+      params
+    )
     found = [
       grads[i][name][part] for i in range(num) for name, part in ordered(grads[i])
     ]

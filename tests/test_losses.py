@@ -69,7 +69,7 @@ def test_outer_levels_have_the_gradients_of_their_tails():
   x = jnp.array([-1.0, 0.2, 1.0])
   log_p = lambda mean, var: gaussian.log_level(x, mean, var).sum()
   mean, var = 0.1, 0.25
-  found = jax.grad(log_p, (0, 1))(jnp.float32(mean), jnp.float32(var))
+  found = jax.jit(jax.grad(log_p, (0, 1)))(jnp.float32(mean), jnp.float32(var))
   step = 1e-6
   with jax.enable_x64(True):
     x = jnp.array([-1.0, 1 / 5, 1.0])
@@ -85,7 +85,7 @@ def test_reparameterised_gradient_is_that_of_the_expectation():
   # E z^2 = mean^2 + var: d/dmean = 2 mean, d/dlog_var = var.
   mean, log_var = jnp.full(200_000, 0.7), jnp.full(200_000, -0.5)
   loss = lambda m, v: jnp.mean(gaussian.sample(m, v, jax.random.key(0)) ** 2)
-  by_mean, by_log_var = jax.grad(loss, argnums=(0, 1))(mean, log_var)
+  by_mean, by_log_var = jax.jit(jax.grad(loss, argnums=(0, 1)))(mean, log_var)
   np.testing.assert_allclose(by_mean.sum(), 2 * 0.7, rtol=0.01)
   np.testing.assert_allclose(by_log_var.sum(), np.exp(-0.5), rtol=0.01)
 
@@ -161,7 +161,7 @@ def test_wasserstein_of_a_shift_is_its_length():
 def test_players_pull_scores_the_right_way(name):
   loss = getattr(adversarial, name)
   scores = jnp.linspace(-0.9, 0.8, 6)
-  by_real, by_fake = jax.grad(loss.disc, argnums=(0, 1))(scores, scores + 0.1)
+  by_real, by_fake = jax.jit(jax.grad(loss.disc, argnums=(0, 1)))(scores, scores + 0.1)
   assert np.all(by_real < 0)  # descending raises the scores of real images
   assert np.all(by_fake[scores + 0.1 > loss.boundary] > 0)
   assert np.all(jax.grad(loss.gen)(scores) < 0)
@@ -169,8 +169,8 @@ def test_players_pull_scores_the_right_way(name):
 
 def test_only_minimax_starves_a_generator_that_fools_nobody():
   rejected = jnp.full(4, -20.0)
-  minimax = jax.grad(adversarial.minimax.gen)(rejected)
-  kept = jax.grad(adversarial.non_saturating.gen)(rejected)
+  minimax = jax.jit(jax.grad(adversarial.minimax.gen))(rejected)
+  kept = jax.jit(jax.grad(adversarial.non_saturating.gen))(rejected)
   np.testing.assert_allclose(minimax, -np.exp(-20.0) / 4, rtol=1e-5)
   np.testing.assert_allclose(kept, -0.25, rtol=1e-5)
 
@@ -213,7 +213,7 @@ def test_least_squares_of_any_coding(a, b, c):
   for size in (0.01, 0.3, 3.0):
     assert value(loss, table + size * rng.standard_normal(4)) >= best - 1e-6
   np.testing.assert_allclose(loss.boundary, table[p == q])
-  aim = jax.grad(loss.gen)(jnp.full(3, float(c)))
+  aim = jax.jit(jax.grad(loss.gen))(jnp.full(3, float(c)))
   np.testing.assert_array_equal(aim, np.zeros(3))
 
 

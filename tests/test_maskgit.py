@@ -246,7 +246,7 @@ def test_parity_with_transformers_bert():
     params = traverse_util.unflatten_dict(flat, sep="/")
 
     def loss(params):
-      logits = net.apply({"params": params}, tokens, label)
+      logits = jax.jit(net.apply)({"params": params}, tokens, label)
       return token_nats(logits, targets).mean(), logits
 
     grads, logits = jax.jit(jax.grad(loss, has_aux=True))(params)

@@ -50,9 +50,11 @@ def test_gradient_by_the_weights_is_that_of_the_formula():
   """d/dw (|w| - 1)^2 = 2 (1 - 1/|w|) w, and d/ds |s x|^2 = 2 s |x|^2."""
   with jax.enable_x64(True):
     x = jnp.asarray(X)
-    by_w = jax.grad(lambda w: gradient_penalty(linear(w), x).mean())(jnp.asarray(W))
+    by_w = jax.jit(jax.grad(lambda w: gradient_penalty(linear(w), x).mean()))(
+      jnp.asarray(W)
+    )
     isotropic = lambda s: zero_centered(quadratic(s * jnp.eye(6)), x).mean()
-    by_s = jax.grad(isotropic)(0.7)
+    by_s = jax.jit(jax.grad(isotropic))(0.7)
   np.testing.assert_allclose(by_w, 2 * (1 - 1 / np.linalg.norm(W)) * W, rtol=1e-12)
   np.testing.assert_allclose(by_s, 2 * 0.7 * (X**2).sum() / 5, rtol=1e-12)
 
@@ -76,7 +78,7 @@ def test_a_flat_critic_has_a_finite_gradient(one_sided, value):
   penalty = lambda w: gradient_penalty(
     linear(w), jnp.asarray(X), one_sided=one_sided
   ).mean()
-  found, gradient = jax.value_and_grad(penalty)(jnp.zeros(W.shape))
+  found, gradient = jax.jit(jax.value_and_grad(penalty))(jnp.zeros(W.shape))
   assert found == value
   np.testing.assert_array_equal(gradient, np.zeros(W.shape))
 

@@ -69,7 +69,7 @@ def test_the_skewed_map_gives_what_the_recursion_gives():
   layer = DiagonalLSTM(2, 1)
   x = np.asarray(jax.random.normal(KEY, (1, 3, 4, 4)))
   params = moved(layer.init(KEY, x)["params"])
-  found = layer.apply({"params": params}, x)[0]
+  found = jax.jit(layer.apply)({"params": params}, x)[0]
   kernel, state = np.asarray(params["to_state"]["kernel"]), np.asarray(params["state"])
   bias = np.asarray(params["to_state"]["bias"])
   sigmoid = lambda v: 1 / (1 + np.exp(-v))

@@ -125,8 +125,10 @@ def test_freezing_below_a_share_of_the_opponents_loss(score, frozen):
   """Losses 0.87 and 1.04: not below 0.7; 0.74 and 1.17: below."""
   real, fake = jnp.full(3, score), jnp.full(3, -score)
   loss = freezing(non_saturating, 0.7)
-  value, grads = jax.value_and_grad(loss.disc, argnums=(0, 1))(real, fake)
-  expected, moving = jax.value_and_grad(non_saturating.disc, argnums=(0, 1))(real, fake)
+  value, grads = jax.jit(jax.value_and_grad(loss.disc, argnums=(0, 1)))(real, fake)
+  expected, moving = jax.jit(jax.value_and_grad(non_saturating.disc, argnums=(0, 1)))(
+    real, fake
+  )
   assert (expected < 0.7 * non_saturating.gen(fake)) == frozen
   np.testing.assert_allclose(value, expected, rtol=1e-6)
   for got, full in zip(grads, moving, strict=True):

@@ -108,7 +108,7 @@ def test_gradient_treats_the_vectors_as_constants_and_sigma_not():
       net.apply({**variables, "params": params}, x, train=False), direction
     )
 
-  got = jax.grad(objective)(variables["params"])["layer"]["kernel"]
+  got = jax.jit(jax.grad(objective))(variables["params"])["layer"]["kernel"]
   w = matrix_of(variables["params"]["layer"])
   u = np.asarray(variables["spectral_norm"]["layer_spectral"]["layer/kernel/u"])[0]
   v = w @ u / np.linalg.norm(w @ u)

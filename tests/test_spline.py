@@ -117,7 +117,7 @@ def test_log_det_is_the_jacobians_and_inverse_undoes():
 
     @jax.jit
     def run(variables, x):
-      z, log_det = net.apply(variables, x)
+      z, log_det = jax.jit(net.apply)(variables, x)
       one = lambda row: net.apply(variables, row[None])[0][0]
       jacobian = jax.vmap(jax.jacobian(one))(x).reshape(-1, 4, 4)
       back = net.apply(variables, z, method="inverse")

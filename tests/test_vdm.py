@@ -183,8 +183,8 @@ def test_gradients_of_the_schedule(joint):
     squares = ((noise - predicted) ** 2).sum((1, 2, 3))
     return 0.5 * at.rate * squares / 16 / jnp.log(2.0)
 
-  mean = jax.grad(lambda p: diffusion(p).mean())(before)
-  square = jax.grad(lambda p: (diffusion(p) ** 2).mean())(before)
+  mean = jax.jit(jax.grad(lambda p: diffusion(p).mean()))(before)
+  square = jax.jit(jax.grad(lambda p: (diffusion(p) ** 2).mean()))(before)
   np.testing.assert_allclose(metrics["diffusion"], diffusion(before).mean(), rtol=1e-5)
   np.testing.assert_allclose(moved["score"]["w"], mean["score"]["w"], rtol=1e-3)
   for name in ("inner", "outer", "bias", "linear"):
