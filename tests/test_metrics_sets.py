@@ -339,3 +339,31 @@ def test_memorisation_finds_planted_copies():
   assert memorisation(train, np.concatenate([train, train]), test)["copied_rate"] == 1
   with pytest.raises(ValueError, match="between 0 and 1, got 3"):
     memorisation(samples, train, test, ratio=3)
+
+
+def test_blocks_and_devices_change_nothing(x64, monkeypatch):
+  """Of the distances of sets: rows on 8 devices; blocks that divide nothing."""
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((48, 5)), rng.standard_normal((40, 5)) ** 2
+
+  def scores(x, y):
+    found = prdc(x, y, k=3)
+    return np.array(
+      [
+        *(frechet_distance(moments(x), moments(y)), polynomial_mmd(x, y)),
+        *(kid(x, y, key=random.key(0), num_subsets=3, subset_size=30)),
+        *(inception_score(x, num_splits=3)),
+        *(float(v) for v in found.values()),
+      ]
+    )
+
+  whole = scores(x, y)
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  sharded = [jax.device_put(jnp.asarray(v), rows) for v in (x, y)]
+  assert len({s.device for s in sharded[0].addressable_shards}) == 8
+  np.testing.assert_allclose(scores(*sharded), whole, rtol=1e-10)
+  jax.clear_caches()  # The size of a block is read when a program is traced.
+  monkeypatch.setattr(distances, "BLOCK", 300)
+  np.testing.assert_allclose(scores(x, y), whole, rtol=1e-10)
+  jax.clear_caches()
