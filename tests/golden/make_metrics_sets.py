@@ -1,6 +1,6 @@
 """Makes metrics_sets.npz: values of the reference implementations of set metrics.
 
-  pip install pytorch-fid==0.3.0 torch-fidelity==0.4.0 torchmetrics==1.9.0 scipy
+  pip install pytorch-fid==0.3.0 torch-fidelity==0.4.0 torchmetrics==1.9.0 prdc==0.2 scipy
   python tests/golden/make_metrics_sets.py
 
 Inputs are drawn by `inputs` (float64), which the test repeats; only results are stored.
@@ -11,6 +11,7 @@ Keys:
   kid_torch_fidelity, kid_torchmetrics  of the same rows of `x` and `y`
   isc_mean, isc_std                     torch-fidelity, 10 splits, not shuffled
   precision_K, recall_K                 torch-fidelity, `x` real, K = 3, 5
+  density_K, coverage_K                 prdc, `x` real, K = 3, 5
   pyramid_I                             level I of 3 of `images` (NHWC), scipy, float64
   slices                                scipy.stats, mean Wasserstein-1 distance of `x`
                                         and `y` along `directions`
@@ -82,6 +83,16 @@ def scores(logits, x, y):
   return out
 
 
+def neighbours(x, y):
+  from prdc import compute_prdc
+
+  out = {}
+  for k in (3, 5):
+    found = compute_prdc(x, y, k)
+    out |= {f"{name}_{k}": found[name] for name in ("density", "coverage")}
+  return out
+
+
 def slices(images, x, y, directions):
   from scipy.ndimage import convolve1d
   from scipy.stats import wasserstein_distance
@@ -111,6 +122,7 @@ if __name__ == "__main__":
   a = inputs()
   x, y = a["x"], a["y"]
   golden = frechet(x, y) | kernel(x, y) | scores(a["logits"], x, y)
+  golden |= neighbours(x, y)
   golden |= slices(a["images"], x, y, a["directions"])
   np.savez_compressed(Path(__file__).parent / "metrics_sets.npz", **golden)
   print({k: v if np.ndim(v) == 0 else v.shape for k, v in golden.items()})
