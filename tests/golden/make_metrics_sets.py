@@ -1,6 +1,7 @@
 """Makes metrics_sets.npz: values of the reference implementations of set metrics.
 
-  pip install pytorch-fid==0.3.0 torch-fidelity==0.4.0 torchmetrics==1.9.0 prdc==0.2 scipy
+  pip install pytorch-fid==0.3.0 torch-fidelity==0.4.0 torchmetrics==1.9.0 prdc==0.2
+  pip install scipy
   python tests/golden/make_metrics_sets.py
 
 Inputs are drawn by `inputs` (float64), which the test repeats; only results are stored.
