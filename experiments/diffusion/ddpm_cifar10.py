@@ -9,6 +9,7 @@ Published: FID 3.17, inception score 9.46, at most 3.75 bits per dimension (Tabl
   L_simple), with 35.7 M parameters after 800,000 steps (Appendix B).
 Measure: fid (published 3.17) --features=inception --num_samples=50000
 Measure small: frechet --metrics=frechet,prdc --features=squeezenet --num_samples=500
+  --reference=cifar10_2500
 Ours: not measured. The network has 35,746,307 parameters, those of the authors'.
 Hardware: theirs was a TPU v3-8, 10.6 hours (Appendix B). Wall clock: not measured.
 
