@@ -1,6 +1,11 @@
 """DDPM on CIFAR-10, the configuration of the paper.
 
   jaxgen train diffusion/ddpm_cifar10 --workdir=runs/ddpm_cifar10
+  jaxgen reproduce diffusion/ddpm_cifar10 --seeds=1 --budget=small --weights=FILE
+
+The second trains SMALL, a network of 1,525,411 parameters for 2.6 epochs, on a folder
+of the training images, ./cifar10, and compares with every 20th of them (sorted by
+path), ./cifar10_2500.
 
 Paper: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models (2020), arXiv
   2006.11239.
@@ -10,8 +15,14 @@ Published: FID 3.17, inception score 9.46, at most 3.75 bits per dimension (Tabl
 Measure: fid (published 3.17) --features=inception --num_samples=50000
 Measure small: frechet --metrics=frechet,prdc --features=squeezenet --num_samples=500
   --reference=cifar10_2500
-Ours: not measured. The network has 35,746,307 parameters, those of the authors'.
-Hardware: theirs was a TPU v3-8, 10.6 hours (Appendix B). Wall clock: not measured.
+Ours: not measured. The network has 35,746,307 parameters, those of the authors'. Of
+  SMALL, on images that had been compressed as JPEG, the Frechet distance of SqueezeNet's
+  features of 500 samples is 13,862 [13,199, 14,524]; 500 training images score 1,091.
+  Precision 0.32 (theirs 0.70), recall 0.01 (0.85).
+The grid of 64 of SMALL was looked at: colours and textures of photographs, light grounds
+and skies, and no object that one could name.
+Hardware: theirs was a TPU v3-8, 10.6 hours (Appendix B). SMALL: one core of an AMD EPYC.
+Wall clock: 76 min (28 images/s), 100 network evaluations a sample. Seed 0.
 
 On an accelerator, --config.dtype=bfloat16 halves the memory of activations;
 parameters, averages and the loss stay float32.
