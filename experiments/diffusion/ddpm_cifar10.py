@@ -21,7 +21,7 @@ Ours: not measured. The network has 35,746,307 parameters, those of the authors'
   1,091. Precision 0.32 (theirs 0.70), recall 0.01 (0.85).
 The grid of 64 of SMALL was looked at: colours and textures of photographs, light
 grounds and skies, and no object that one could name.
-Hardware: theirs was a TPU v3-8, 10.6 hours (Appendix B). SMALL: one core of an AMD EPYC.
+Hardware: theirs was a TPU v3-8, 10.6 hours (Appendix B); SMALL, one core of an EPYC.
 Wall clock: 76 min (28 images/s), 100 network evaluations a sample. Seed 0.
 
 On an accelerator, --config.dtype=bfloat16 halves the memory of activations;
