@@ -388,12 +388,12 @@ def _new(args: argparse.Namespace) -> None:
   used = set(re.findall(r"\w+", text)) | set(sys.builtin_module_names)
   if not name.isidentifier() or keyword.iskeyword(name):
     raise ValueError(f"{name!r} is no Python name")
-  if name != "denoiser" and (name in used or importlib.util.find_spec(name)):
-    raise ValueError(f"{name!r} would hide what the file uses, or a package")
   if path.exists():
     raise FileExistsError(f"{path} exists; choose another name")
   if not path.parent.is_dir():
     raise FileNotFoundError(f"no folder {path.parent}")
+  if name != "denoiser" and (name in used or importlib.util.find_spec(name)):
+    raise ValueError(f"{name!r} would hide what the file uses, or a package")
   path.write_text(text.replace("denoiser", name))
   print(f"wrote {path}; train it with: python {path} --workdir=runs/{name}")
 
