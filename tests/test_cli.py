@@ -308,6 +308,18 @@ def test_mistakes_end_in_one_line(argv, text, tmp_path, monkeypatch, capsys):
   assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_run_without_its_config_is_none(workdir, tmp_path, capsys):
+  (tmp_path / "experiment.py").write_text((workdir / "experiment.py").read_text())
+  text = fails(capsys, "sample", str(tmp_path), "--out=a.png")
+  assert "holds no run: config.json is missing" in text
+
+
+def test_steps_per_call_says_where_it_changes_nothing(tmp_path):
+  flags = [f"--workdir={tmp_path}", "--config.num_steps=2", "--steps_per_call=2"]
+  with pytest.warns(UserWarning, match="changes nothing on a CPU"):
+    cli.main(["train", TOY, *flags])
+
+
 @pytest.mark.parametrize(
   "argv",
   [

@@ -54,6 +54,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted):
   assert files(tmp_path)[png] == uninterrupted[1][png]
 
 
+def test_lines_that_are_not_ours_are_dropped_from_the_log(tmp_path, uninterrupted):
+  toy_fit(tmp_path, num_steps=10)
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"note": "mine"}\nno json\n{"step": 1')  # The last was cut by a kill.
+  with pytest.warns(UserWarning, match="dropped a line that is none of ours") as caught:
+    toy_fit(tmp_path)
+  assert len([w for w in caught if "none of ours" in str(w.message)]) == 2
+  lines = files(tmp_path)["metrics.jsonl"].splitlines()
+  assert set(uninterrupted[1]["metrics.jsonl"].splitlines()) <= set(lines)
+  assert {json.loads(line)["step"] for line in lines} == {3, 6, 9, 10, 12}
+
+
 def test_files_of_a_run(tmp_path, uninterrupted):
   toy_fit(tmp_path)
   assert sorted(uninterrupted[1]) == [
