@@ -15,7 +15,7 @@ Ours: 2.040 bits/dim of 4 [1.982, 2.097] over three seeds and the 297 test image
   distance of 206, not 64: splines of single values fit the edges of the noise, those of
   mixed values do not.
 Scores of samples: experiments/results/flow/neural_spline_digits.json.
-The grid of 64 was looked at: about two in three read as digits. 274,880 parameters.
+The grids of 64 were looked at: about two in three read as digits. 274,880 parameters.
 Hardware: one core of an AMD EPYC. Wall clock: 6 s a seed. Seeds 0, 1, 2.
 """
 
