@@ -14,7 +14,7 @@ from PIL import Image
 import pytest
 import toy
 
-from jaxgen import cli, parallel
+from jaxgen import cli, commands, parallel
 from jaxgen.config import flatten, override
 from jaxgen.train import fit
 
@@ -45,7 +45,7 @@ def test_help_imports_nothing_heavy():
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  for command in cli.COMMANDS:
+  for command in commands.COMMANDS:
     assert command in done.stdout
 
 
@@ -238,7 +238,7 @@ def test_dry_run_and_bench(capsys, tmp_path):
 def test_list_names_every_experiment_and_its_number(capsys):
   cli.main(["list"])
   out = capsys.readouterr().out
-  for path in cli.experiments_dir().glob("*/*.py"):
+  for path in commands.experiments_dir().glob("*/*.py"):
     assert f"{path.parent.name}/{path.stem}\n" in out
   for method in ("diffusion/ddpm", "gan/dcgan", "vae/vae"):
     assert f"  {method}: " in out
@@ -247,8 +247,8 @@ def test_list_names_every_experiment_and_its_number(capsys):
 
 
 def test_find_experiment(capsys):
-  assert cli.find_experiment("diffusion/ddpm_digits").name == "ddpm_digits.py"
-  assert cli.find_experiment(TOY) == Path(TOY)
+  assert commands.find_experiment("diffusion/ddpm_digits").name == "ddpm_digits.py"
+  assert commands.find_experiment(TOY) == Path(TOY)
   text = fails(capsys, "train", "diffusion/dpm_digits", "--workdir=x")
   assert "did you mean diffusion/ddpm_digits?" in text
 
@@ -339,7 +339,7 @@ def test_numbers_of_things_are_positive(argv, capsys):
 
 def test_batches_that_devices_cannot_share_are_refused(tmp_path, monkeypatch, capsys):
   three = lambda fsdp=1: parallel.jit_backend(jax.devices()[:3])
-  monkeypatch.setattr(cli, "_start_jax", lambda args: three())
+  monkeypatch.setattr(commands, "_start_jax", lambda args: three())
   text = fails(capsys, "train", TOY, "--workdir=x", "--dry_run")
   assert "batch size [8] must be one number that the 3 devices divide" in text
   data = toy.Numbers()

@@ -30,6 +30,13 @@ METHODS = {
 rows = pytest.mark.parametrize("name", METHODS)
 
 
+@pytest.fixture(autouse=True)
+def no_key_is_used_twice():
+  """JAX raises where one key is drawn from twice (`random.clone` says it is meant)."""
+  with jax.debug_key_reuse(True):
+    yield
+
+
 def batch(name, i):
   return next(data.synthetic(METHODS[name].spec, seed=i)(0))
 

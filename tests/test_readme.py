@@ -12,7 +12,7 @@ import sys
 import pytest
 from test_faults import final_state, finish, lines, wait_for_step
 
-from jaxgen import cli
+from jaxgen import cli, commands
 from jaxgen.config import override
 from jaxgen.reproduce import RESULTS, results_table
 from jaxgen.run import load_experiment
@@ -51,24 +51,24 @@ def test_the_two_commands_stand_alone_in_blocks():
 
 def test_the_method_of_ones_own_is_the_template():
   own = [block for block in blocks("python") if "denoiser" in block]
-  assert own == [cli.TEMPLATE.read_text()]
+  assert own == [commands.TEMPLATE.read_text()]
   assert len(own[0].splitlines()) < 60
 
 
 def test_every_command_parses_and_names_an_experiment():
-  commands = list(jaxgen_commands())
-  assert {argv[0] for argv in commands} == set(cli.COMMANDS)
-  for argv in commands:
+  lines = list(jaxgen_commands())
+  assert {argv[0] for argv in lines} == set(commands.COMMANDS)
+  for argv in lines:
     args, rest = cli.parser().parse_known_args(argv)
     assert all(item.startswith("--config.") for item in rest), argv
     if "experiment" in args:
-      path = cli.find_experiment(args.experiment)
+      path = commands.find_experiment(args.experiment)
       values = dict(x.removeprefix("--config.").split("=") for x in rest)
       override(load_experiment(path).get_config(), values)
 
 
 def test_the_results_are_those_of_the_files():
-  assert RESULTS.search(TEXT)[2] == results_table(cli.experiments_dir()), (
+  assert RESULTS.search(TEXT)[2] == results_table(commands.experiments_dir()), (
     "the table is stale: run `jaxgen results --write`"
   )
 
@@ -81,7 +81,7 @@ def test_every_metric_is_explained():
 def test_the_layout_is_complete():
   layout = TEXT.split("## Layout")[1].split("To add a method")[0]
   named = re.findall(r"`([a-z_]+(?:/|\.py))`", layout)
-  package = [p for p in cli.PACKAGE.iterdir() if p.name[0] not in "_."]
+  package = [p for p in commands.PACKAGE.iterdir() if p.name[0] not in "_."]
   found = [f"{p.name}/" if p.is_dir() else p.name for p in package]
   assert sorted(named) == sorted(name for name in found if name != "py.typed")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_vae
 
-from jaxgen import cli, data, parallel, run
+from jaxgen import cli, commands, data, parallel, run
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.reproduce import measure_of, results_table, summary, verdict
 from jaxgen.score import cache, images, results, scores, tables
@@ -488,7 +488,7 @@ def test_what_is_measured_is_read_from_the_docstring(tmp_path):
 
 
 def test_every_experiment_says_what_is_measured():
-  for path in sorted(cli.experiments_dir().glob("*/*.py")):
+  for path in sorted(commands.experiments_dir().glob("*/*.py")):
     for budget in ("full", "small"):
       metrics = measure_of(path, budget=budget).ruler.metrics
       scores.check([m for m in metrics if not scores.METRICS[m].inception], "any")

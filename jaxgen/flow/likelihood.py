@@ -203,8 +203,9 @@ def density(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
     image = batch["image"]
+    same_key = random.clone(key)  # The statistics are of what the first step trains on.
     stats = first_statistics(
-      state, known.observe(image, key, state.params.get("noise"))[0]
+      state, known.observe(image, same_key, state.params.get("noise"))[0]
     )
     moving = [name for name in stats if name != FIRST_BATCH]
     rngs = {"draws": random.fold_in(key, 1)}

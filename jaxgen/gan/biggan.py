@@ -105,7 +105,8 @@ def class_tools(gen: Generator, stats: str, latent_dim: int) -> dict[str, Callab
     threshold's distribution: along K, a row's z shrinks and is not drawn anew.
     """
     shape = (len(batch["image"]), latent_dim)
-    draw = lambda t: per_example(random.truncated_normal(key, -t, t, shape))
+    same_key = lambda: random.clone(key)
+    draw = lambda t: per_example(random.truncated_normal(same_key(), -t, t, shape))
     z = jnp.stack([draw(t) for t in THRESHOLDS], axis=1)
     render = lambda z: generate(state, z, batch["label"])
     return {"truncated": sweep(render, z)}
