@@ -110,6 +110,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
+  viz.check_name(args.out)
   backend = _start_jax(args)
   loaded = run.load(args.workdir, args.step, args.overrides)
   spec = run.batch_spec(loaded.phase.train_data)

@@ -32,7 +32,7 @@ def nbytes(tree: PyTree, fsdp: int = 1) -> int:
 
 
 def describe(built: Mapping[str, Any], fsdp: int = 1) -> dict[str, Any]:
-  """Sizes of an experiment's first method and batch, by `jax.eval_shape`.
+  """Sizes of an experiment's methods and batches, by `jax.eval_shape`.
 
   Args:
     built: What `build(config)` returned.
@@ -42,9 +42,16 @@ def describe(built: Mapping[str, Any], fsdp: int = 1) -> dict[str, Any]:
     {"networks": {name: {"parameters": int, "shapes": {path: shape}}}, "batch":
     {name: shape}, "flops_per_step": float or None (an estimate of the lowered
     program, before optimisation, for the global batch), "memory": bytes per
-    device of parameters, optimiser, averages, stats and batch, without activations}.
+    device of parameters, optimiser, averages, stats and batch, without activations}
+    of the first phase; "then": a list of the same for those that follow.
   """
-  method, spec = built["method"], run.batch_spec(built["train_data"])
+  first, *then = (describe_phase(phase, fsdp) for phase in run.phases_of(built))
+  return {**first, "then": then}
+
+
+def describe_phase(phase: run.Phase, fsdp: int) -> dict[str, Any]:
+  """What `describe` says of one phase."""
+  method, spec = phase.method, run.batch_spec(phase.train_data)
   state = parallel.abstract_state(method.init, spec)
   networks = {}
   for name, params in state.params.items():
@@ -74,6 +81,13 @@ def describe(built: Mapping[str, Any], fsdp: int = 1) -> dict[str, Any]:
 
 def table(info: Mapping[str, Any]) -> str:
   """`describe`'s result for a reader."""
+  parts = [_table(info)]
+  for number, phase in enumerate(info["then"], 2):
+    parts.append(f"\nphase {number}\n{_table(phase)}")
+  return "\n".join([*parts, "activations: see --dry_run, which compiles"])
+
+
+def _table(info: Mapping[str, Any]) -> str:
   lines = []
   for name, net in info["networks"].items():
     width = max(map(len, net["shapes"]))
@@ -88,7 +102,6 @@ def table(info: Mapping[str, Any]) -> str:
     )
   for name, size in info["memory"].items():
     lines.append(f"{name}: {size / 2**20:,.1f} MiB per device")
-  lines.append("activations: see --dry_run, which compiles")
   return "\n".join(lines)
 
 

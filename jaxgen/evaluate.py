@@ -6,6 +6,7 @@ are the steps that `fit` shares with them.
 
 from collections.abc import Callable, Iterator
 from typing import Any
+import warnings
 
 import jax
 import numpy as np
@@ -149,6 +150,10 @@ def sample(
     raise ValueError(f"label {label}: the batches have no label, only {sorted(spec)}")
   batch = run.conditioning(loaded.workdir, num)
   if label is not None:
+    most = batch["label"].max()
+    if not 0 <= label <= most:
+      known = f"label {label} is not in 0..{most}, as those stored with the run are"
+      warnings.warn(f"{known}; a class that is none gives no image", stacklevel=2)
     batch["label"] = np.full_like(batch["label"], label)
   batch |= given or {}
   state = backend.put_state(averaged(loaded.state))

@@ -95,6 +95,15 @@ def suffix(outputs: Mapping[str, np.ndarray], decode: Decode | None) -> str:
   return ".png" if any(_fits(".png", n, outputs) for n in outputs) else ".npz"
 
 
+def check_name(path: str | Path) -> Path:
+  """The path; raises unless `save` can write a file of that suffix."""
+  if Path(path).suffix not in (".png", ".gif", ".wav", ".txt", ".npz"):
+    raise ValueError(
+      f"cannot write {path}: expected a name in .png, .gif, .wav, .txt or .npz"
+    )
+  return Path(path)
+
+
 def paths(path: str | Path, outputs: Mapping[str, np.ndarray]) -> dict[str, Path]:
   """Where `save` writes which outputs.
 
@@ -133,16 +142,12 @@ def save(
   Returns:
     The grids written, uint8 [H, W, C] by name; for a GIF the last frame.
   """
-  path = Path(path)
+  path = check_name(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   outputs = {name: np.asarray(x) for name, x in outputs.items()}
   if path.suffix == ".npz":
     np.savez(path, **outputs)
     return {}
-  if path.suffix not in (".png", ".gif", ".wav", ".txt"):
-    raise ValueError(
-      f"cannot write {path}: expected a name in .png, .gif, .wav, .txt or .npz"
-    )
   targets = paths(path, outputs)
   kind = {".txt": "text", ".wav": "sound"}.get(path.suffix, "an image")
   if not targets or (kind == "text" and decode is None):

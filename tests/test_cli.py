@@ -14,7 +14,7 @@ from PIL import Image
 import pytest
 import toy
 
-from jaxgen import cli, commands, parallel
+from jaxgen import cli, commands, describe, parallel
 from jaxgen.config import flatten, override
 from jaxgen.train import fit
 
@@ -167,7 +167,7 @@ def test_sample_errors(workdir, tmp_path, capsys):
     capsys, "sample", folder, out, "--label=3"
   )
   assert "expected a name in .png, .gif, .wav, .txt or .npz" in fails(
-    capsys, "sample", folder, f"--out={tmp_path}/x.bmp"
+    capsys, "sample", "nothing/is/drawn", f"--out={tmp_path}/x.bmp"
   )
   assert "no image, folder or .npz" in fails(
     capsys, "sample", folder, out, "--input=nowhere.png"
@@ -200,6 +200,19 @@ def test_describe(capsys):
   text = capsys.readouterr().out
   assert "net: 560 parameters" in text
   assert "Dense_0/kernel" in text
+
+
+def test_describe_tells_of_every_phase(capsys):
+  """A growing GAN is largest in the last."""
+  cli.main(["describe", "gan/progan_mnist", "--json"])
+  info = json.loads(capsys.readouterr().out)
+  sizes = [x["networks"]["gen"]["parameters"] for x in (info, *info["then"])]
+  assert len(sizes) > 1
+  assert sizes == sorted(sizes)
+  assert sizes[0] < sizes[-1]
+  text = describe.table(info)
+  assert f"phase {len(sizes)}" in text
+  assert f"gen: {sizes[-1]:,} parameters" in text
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import toy
 
 from jaxgen import evaluate, parallel, run
+from jaxgen.method import Method, TrainState
 from jaxgen.train import Every, fit
 
 
@@ -293,6 +294,20 @@ def test_conditioning_is_sorted_by_label():
   batch = evaluate.conditioning(data, 6)
   assert batch["label"].tolist() == [0, 0, 0, 1, 2, 2]
   assert batch["image"].tolist() == [1, 3, 1, 2, 0, 0]
+
+
+def test_a_label_that_the_run_has_not_seen_is_said(tmp_path):
+  np.savez(tmp_path / "conditioning.npz", label=np.arange(8) % 3)
+  state = TrainState(jnp.zeros((), jnp.int32), {}, {}, {}, {})
+  given = Method(None, None, sample=lambda state, batch, key: {"label": batch["label"]})
+  data = lambda first: iter([{"label": np.arange(8) % 3}])
+  phase = run.Phase(given, data, 0)
+  loaded = run.Run(tmp_path, given, state, None, {}, phase)
+  draw = lambda label: evaluate.sample(loaded, 8, label=label, backend=backend(1))
+  np.testing.assert_array_equal(draw(2)["label"], 2)
+  for label in (3, -1):
+    with pytest.warns(UserWarning, match=rf"label {label} is not in 0\.\.2"):
+      draw(label)
 
 
 def test_every_zero_acts_at_the_end_only(tmp_path):
