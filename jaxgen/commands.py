@@ -143,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     raise ValueError("pass workdirs, or --samples=FOLDER, one of the two")
   ruler = results.Ruler(
     tuple(args.metrics.split(",")), args.num_samples, args.features, args.weights,
-    args.reference, args.seed, args.repeats, args.crop,
+    args.reference, args.seed, args.repeats, args.crop, args.backbone, args.heads,
   )  # fmt: skip
   if args.samples:
     found = [results.evaluate_path(p, ruler, backend=backend) for p in args.samples]

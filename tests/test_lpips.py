@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen import cli
 from jaxgen.metrics import lpips as lpips_module
 from jaxgen.metrics.lpips import LPIPS, load_lpips, lpips
 from jaxgen.nn.alexnet import AlexNet
@@ -19,6 +20,8 @@ from jaxgen.nn.pretrained import torch_shapes
 from jaxgen.nn.squeezenet import SqueezeNet
 from jaxgen.nn.torch_file import file_hash
 from jaxgen.nn.vgg import VGG16
+from jaxgen.score.results import evaluate_path
+from jaxgen.score.task import Ruler
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "lpips.npz")
 PRETRAINED = Path(__file__).resolve().parents[2] / "shared" / "data" / "pretrained"
@@ -139,6 +142,46 @@ def test_missing_files_are_errors_that_name_them(tmp_path):
     load_lpips("squeeze", files("squeeze", tmp_path)[0], heads)
   with pytest.raises(ValueError, match=r"\(1, 2, 2, 3\) and \(1, 2, 4, 3\)"):
     lpips(jnp.zeros((1, 2, 2, 3)), jnp.zeros((1, 2, 4, 3)), toy())
+
+
+def test_evaluate_scores_pairs_by_the_files_given_or_not_at_all(tmp_path, capsys):
+  backbone, heads = files("squeeze", tmp_path)
+  images = random_pixels(3, 3, 40, 36, 3), random_pixels(4, 3, 40, 36, 3)
+  for name, image in zip("ab", images, strict=True):
+    np.savez(tmp_path / f"{name}.npz", image=image)
+    np.savez(tmp_path / f"{name}_grey.npz", image=image[..., :1])
+  flags = ["evaluate", "--metrics=lpips_squeeze", f"--samples={tmp_path}/a.npz"]
+  flags += [f"--reference={tmp_path}/b.npz"]
+  given = [f"--backbone={backbone}", f"--heads={heads}"]
+  for missing in ([], given[:1], given[1:]):
+    with pytest.raises(SystemExit, match="needs --backbone=FILE .*squeezenet1_1-b8a52"):
+      cli.main([*flags, *missing])
+  with pytest.raises(SystemExit, match="no such file; LPIPS with 'squeeze' needs"):
+    cli.main([*flags, given[1], "--backbone=none.pth"])
+  with pytest.raises(SystemExit, match="not the weights of AlexNet"):
+    cli.main([*flags, *given, "--metrics=lpips_alex"])
+  network = load_lpips("squeeze", backbone, heads)
+  for kind in ("", "_grey"):
+    a, b = (np.load(tmp_path / f"{n}{kind}.npz")["image"] for n in "ab")
+    scale = lambda x: jnp.asarray(np.broadcast_to(x, images[0].shape) / 127.5 - 1)
+    inner = lambda x: scale(x)[:, 2:-2, 2:-2].astype(jnp.float32)
+    ruler = Ruler(
+      ("lpips_squeeze",),
+      reference=f"{tmp_path}/b{kind}.npz",
+      crop=2,
+      backbone=str(backbone),
+      heads=str(heads),
+    )
+    found = evaluate_path(f"{tmp_path}/a{kind}.npz", ruler)
+    value, interval, _ = found.scores["lpips_squeeze"]
+    expected = lpips(inner(a), inner(b), network)
+    assert value == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert interval[0] < value < interval[1]
+    assert found.ruler["settings"] == f"lpips_squeeze: {network.fingerprint}, crop 2"
+  with pytest.raises(ValueError, match=r"\(3, 8, 4, 3\) are too small"):
+    evaluate_path(f"{tmp_path}/a.npz", ruler._replace(
+      reference=f"{tmp_path}/b.npz", crop=16
+    ))  # fmt: skip
 
 
 @pytest.mark.skipif(not HEADS.exists(), reason=f"no {HEADS.name}")

@@ -11,10 +11,22 @@ import tiny_vae
 
 from jaxgen import cli, commands, data, parallel, run
 from jaxgen.metrics.features import FeatureNetwork
+from jaxgen.metrics.ssim import ms_ssim
+from jaxgen.ops.color import rgb_to_y
 from jaxgen.reproduce import measure_of, results_table, summary, verdict
-from jaxgen.score import cache, images, results, scores, tables
-from jaxgen.score.results import Result, Ruler
-from jaxgen.score.scores import Score
+from jaxgen.score import (
+  cache,
+  images,
+  of_features,
+  of_images,
+  pairs,
+  results,
+  scores,
+  tables,
+)
+from jaxgen.score import task as tasks
+from jaxgen.score.results import Result
+from jaxgen.score.task import Ruler, Score
 
 TINY = Path(tiny_vae.__file__)
 
@@ -23,9 +35,9 @@ TINY = Path(tiny_vae.__file__)
 def own_cache(tmp_path_factory):
   patch = pytest.MonkeyPatch()
   patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-  for user in (cache, scores):
+  for user in (cache, of_images):
     patch.setattr(user, "CLASSIFIER_STEPS", 60)
-  patch.setattr(scores, "RESAMPLES", 20)
+  patch.setattr(of_features, "RESAMPLES", 20)
   yield
   patch.undo()
 
@@ -193,11 +205,11 @@ def test_modes_are_judged_by_a_classifier_of_digits(monkeypatch):
       return {"logits": np.eye(10)[images[:, 0, 0, 0]]}
 
   asked = []
-  monkeypatch.setattr(scores, "trained", lambda *sets: asked.extend(sets) or Judge())
+  monkeypatch.setattr(of_images, "trained", lambda *sets: asked.extend(sets) or Judge())
   monkeypatch.setattr(
-    scores.data, "tfds_images", lambda name, split, **_: (name, split)
+    of_images.data, "tfds_images", lambda name, split, **_: (name, split)
   )
-  monkeypatch.setattr(scores, "of_source", lambda source, name: (*source, name))
+  monkeypatch.setattr(of_images, "of_source", lambda source, name: (*source, name))
   triples = np.array([[1, 2, 3]] * 5 + [[9, 9, 9]] * 5, np.uint8)
   stacked = np.broadcast_to(triples[:, None, None], (10, 28, 28, 3)).copy()
   found = scores.compute(task(image_set(stacked), None), ["modes"])
@@ -305,7 +317,7 @@ def test_samples_are_those_of_the_seed_and_have_labels_only_if_they_matter(
   )
   right = {"features": np.zeros((1000, 1)), "logits": np.eye(10)[found["label"]]}
   right["logits"][:250] = np.roll(right["logits"][:250], 1, axis=1)
-  monkeypatch.setattr(scores, "features", lambda *_: right)
+  monkeypatch.setattr(tasks, "features", lambda *_: right)
   seen = scores.compute(task(found_as_set(found), found_as_set(found)), ["labels"])
   assert seen["label_accuracy"].value == 0.75
   test = images.of_source(loaded.built["eval_data"], "test")
@@ -359,7 +371,8 @@ def test_pairs_are_scored_file_by_file(tmp_path, capsys):
   for name, image in (("a", noisy.astype(np.uint8)), ("b", clean), ("c", clean[:5])):
     np.savez(tmp_path / f"{name}.npz", image=image)
   ruler = Ruler(("pairs",), reference=f"{tmp_path}/b.npz", crop=2)
-  found = results.evaluate_path(f"{tmp_path}/a.npz", ruler)
+  with pytest.warns(UserWarning, match="no MS-SSIM of 12x12 pixels.*161 a side"):
+    found = results.evaluate_path(f"{tmp_path}/a.npz", ruler)
   inner = (slice(None), slice(2, -2), slice(2, -2))
   errors = ((noisy - clean.astype(float))[inner] ** 2).mean((1, 2, 3))
   expected = 10 * np.log10(255**2 / errors)
@@ -371,7 +384,8 @@ def test_pairs_are_scored_file_by_file(tmp_path, capsys):
   assert 0 < found.scores["ssim"].value < found.scores["ssim_y"].value < 1
   assert found.ruler["settings"] == "pairs: crop 2"
   flags = ["evaluate", "--metrics=pairs", f"--reference={tmp_path}/b.npz"]
-  cli.main([*flags, f"--samples={tmp_path}/a.npz", f"--samples={tmp_path}/b.npz"])
+  with pytest.warns(UserWarning, match="no MS-SSIM"):
+    cli.main([*flags, f"--samples={tmp_path}/a.npz", f"--samples={tmp_path}/b.npz"])
   assert "b.npz inf" in capsys.readouterr().out.split("psnr ")[-1].split(",")[0]
   for more, text in (
     ([f"--samples={tmp_path}/c.npz"], "as many images as references, got 5 and 6"),
@@ -379,6 +393,28 @@ def test_pairs_are_scored_file_by_file(tmp_path, capsys):
   ):
     with pytest.raises(SystemExit, match=text):
       cli.main([*flags, *more])
+
+
+def test_large_pairs_have_five_scales_and_batches_change_nothing(tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  clean = rng.integers(20, 236, (3, 163, 165, 3), dtype=np.uint8)
+  noisy = (clean + rng.integers(-9, 10, clean.shape)).astype(np.uint8)
+  for name, image in (("a", noisy), ("b", clean)):
+    np.savez(tmp_path / f"{name}.npz", image=image)
+  monkeypatch.setattr(pairs, "VALUES", 1)  # One pair at a time.
+  ruler = Ruler(("pairs",), reference=f"{tmp_path}/b.npz", crop=1)
+  found = results.evaluate_path(f"{tmp_path}/a.npz", ruler).scores
+  a, b = (np.float64(x)[:, 1:-1, 1:-1] for x in (noisy, clean))
+  of = lambda a, b: np.asarray(ms_ssim(a, b, data_range=(0.0, 255.0)))
+  with jax.enable_x64(True):
+    expected = of(a, b)
+    luma = of(*(np.round(np.asarray(rgb_to_y(x))) for x in (a, b)))
+  assert found["pairs_ms_ssim"].value == pytest.approx(expected.mean(), rel=1e-12)
+  assert found["pairs_ms_ssim_y"].value == pytest.approx(luma.mean(), rel=1e-12)
+  low, high = found["pairs_ms_ssim"].interval
+  assert high - low == pytest.approx(2 * 1.96 * expected.std() / 3**0.5)
+  assert pairs.large((1, 161, 200, 1), 0)
+  assert not pairs.large((1, 162, 200, 1), 1)
 
 
 def result(name, value, **ruler):

@@ -59,6 +59,7 @@ _BACKBONES = {
     (64, 128, 256, 512, 512),
   ),
 }
+BACKBONE_FILES = {name: parts.file for name, parts in _BACKBONES.items()}
 
 
 class LPIPS(NamedTuple):
@@ -90,7 +91,8 @@ def lpips(images: Array, references: Array, network: LPIPS) -> Array:
     f32 [B].
 
   Raises:
-    ValueError: If the shapes differ or are not [B, H, W, 3].
+    ValueError: If the shapes differ or are not [B, H, W, 3], or they are so
+      small that a layer of the network is empty.
   """
   if images.shape != references.shape or images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(
@@ -151,7 +153,10 @@ def _layers(images: Array, network: LPIPS) -> list[Array]:
   shift, scale = (
     jnp.asarray(values, images.dtype)[None, None, None] for values in (_SHIFT, _SCALE)
   )
-  return [_unit(layer) for layer in network.taps((images - shift) / scale)]
+  layers = network.taps((images - shift) / scale)
+  if any(0 in layer.shape for layer in layers):
+    raise ValueError(f"images {images.shape} are too small: a layer is empty")
+  return [_unit(layer) for layer in layers]
 
 
 def _unit(x: Array) -> Array:

@@ -17,31 +17,7 @@ from jaxgen.metrics.features import (
 from jaxgen.score import scores
 from jaxgen.score.cache import classifier_network
 from jaxgen.score.images import Images, digest_of, drawn, of_path, of_source
-from jaxgen.score.scores import Score, Task
-
-
-class Ruler(NamedTuple):
-  """How to measure: what the user asks for.
-
-  Attributes:
-    metrics: Rows of `scores.METRICS`.
-    num_samples: How many to draw.
-    features: "classifier", "squeezenet", "inception" or None.
-    weights: The file of the network's weights; the classifier has none.
-    reference: "train", "test", a folder, or an .npz of images.
-    seed: Of samples, subsets and resamples.
-    repeats: Sets of samples to draw; above 1 intervals are over them.
-    crop: Pixels that "pairs" leaves out at every side.
-  """
-
-  metrics: tuple[str, ...] = ("eval",)
-  num_samples: int = 10_000
-  features: str | None = None
-  weights: str | None = None
-  reference: str = "train"
-  seed: int = 0
-  repeats: int = 1
-  crop: int = 0
+from jaxgen.score.task import Ruler, Score, Task
 
 
 class Result(NamedTuple):
@@ -83,11 +59,12 @@ def evaluate_workdir(
   network = _network(ruler, sets)
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
+  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
   found = []
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
     samples = drawing and drawn(loaded, ruler.num_samples, seed=seed, backend=backend)
-    task = Task(samples or None, *sets, network, loaded, seed, backend, ruler.crop)
+    task = Task(samples or None, *sets, network, loaded, seed, backend, ruler)
     found.append(scores.compute(task, list(ruler.metrics)))
   provenance = {
     "workdir": str(workdir),
@@ -98,7 +75,6 @@ def evaluate_workdir(
     "time": time.strftime("%Y-%m-%d %H:%M:%S"),
   }
   name = " ".join([str(workdir), *(f"{k}={v}" for k, v in overrides.items())])
-  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
   result = Result(name, _over_repeats(found), kept, provenance)
   _append(Path(workdir) / "results.json", result)
   return result
@@ -124,9 +100,8 @@ def evaluate_path(
   network = _network(ruler, sets)
   scores.check(list(ruler.metrics), network and network.name)
   ruler = ruler._replace(num_samples=samples.count)
-  task = Task(
-    samples, reference, None, None, network, None, ruler.seed, backend, ruler.crop
-  )
+  kept = _fingerprint(ruler, network, sets)
+  task = Task(samples, reference, None, None, network, None, ruler.seed, backend, ruler)
   found = scores.compute(task, list(ruler.metrics))
   provenance = {
     "samples": samples.digest(),
@@ -134,7 +109,7 @@ def evaluate_path(
     "versions": run.versions(),
     "time": time.strftime("%Y-%m-%d %H:%M:%S"),
   }
-  return Result(str(path), found, _fingerprint(ruler, network, sets), provenance)
+  return Result(str(path), found, kept, provenance)
 
 
 Sets = tuple[Images | None, Images | None, Images | None]
@@ -179,7 +154,7 @@ def _fingerprint(
   held_out = isinstance(eval_data, data.Source) and any(
     {"loaded", "test"} & set(metric.needs) for metric in used
   )
-  settings = [metric.settings.format(**ruler._asdict()) for metric in used]
+  told = {name: scores.METRICS[name].settings(ruler) for name in ruler.metrics}
   return {
     "num_samples": ruler.num_samples,
     "repeats": ruler.repeats,
@@ -187,7 +162,7 @@ def _fingerprint(
     "resize": network and network.resize,
     "reference": reference and f"{reference.count} images {reference.digest()}",
     "evaluated_on": digest_of(eval_data) if held_out else None,
-    "settings": "; ".join(filter(None, settings)) or None,
+    "settings": "; ".join(f"{k}: {v}" for k, v in told.items() if v) or None,
   }
 
 

@@ -6,15 +6,17 @@ import math
 
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.score.results import Result
-from jaxgen.score.scores import Score
+from jaxgen.score.task import Score
 
 HIGH = {  # more is better
   *("precision", "recall", "density", "coverage", "confidence", "label_entropy"),
   *("classes", "label_accuracy", "class_score", "is", "cas", "modes", "elbo"),
   *("log_prob", "psnr", "psnr_y", "ssim", "ssim_y"),
+  *("pairs_ms_ssim", "pairs_ms_ssim_y"),
 }
 LOW = {  # less is better
   *("frechet", "fid", "mmd", "kid", "swd", "copied_rate", "loss", "mse", "nll"),
+  *("lpips_alex", "lpips_squeeze", "lpips_vgg"),
   *("bits_per_dim", "bits_per_token", "bits_per_sample", "nats_per_token"),
 }
 

@@ -1,0 +1,108 @@
+"""Scores of features: distances of two sets of them, neighbours, labels."""
+
+import jax
+import numpy as np
+
+from jaxgen.metrics.bootstrap import bootstrap_interval, mean_interval
+from jaxgen.metrics.frechet import frechet_distance, moments, standard_error
+from jaxgen.metrics.inception_score import inception_score
+from jaxgen.metrics.kid import kid, polynomial_mmd
+from jaxgen.metrics.prdc import prdc
+from jaxgen.score.cache import features, moments_of
+from jaxgen.score.task import Score, Scores, Task, default, share
+
+SUBSET = default(kid, "subset_size")
+RESAMPLES = 100  # of the bootstrap
+
+
+def frechet_scores(task: Task, name: str = "frechet") -> Scores:
+  fake = np.asarray(task.sample_features["features"], np.float64)
+  with jax.enable_x64(True):
+    real = moments_of(task.reference_features["features"])
+    value = float(frechet_distance(moments(fake), real))
+    error = 1.96 * float(standard_error(fake, real))
+    how = "delta method, over samples, at this number of them"
+    scores = {name: Score(value, (value - error, value + error), how)}
+    if task.test and task.test is not task.reference:
+      # What real images score, of which the model has seen none.
+      test = features(task.test, task.network, task.backend)["features"]
+      floor = frechet_distance(moments_of(test[: len(fake)]), real)
+      fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
+      scores[f"{name}_of_{fewer}test"] = Score(float(floor))
+  return scores
+
+
+def mmd_scores(task: Task, name: str = "mmd") -> Scores:
+  fake, real = (
+    np.asarray(task.rows(f["features"], 50_000), np.float64)
+    for f in (task.sample_features, task.reference_features)
+  )
+  size = min(SUBSET, len(fake), len(real))
+  with jax.enable_x64(True):
+    key = jax.random.key(task.seed)
+    mean, std = kid(fake, real, key=key, subset_size=size)
+    scores = {name: Score(float(mean)), f"{name}_std": Score(float(std))}
+    blocks = min(len(fake), len(real)) // size
+    if blocks > 1:
+      order = np.random.default_rng(task.seed).permutation(len(real))
+      parts = [
+        float(
+          polynomial_mmd(
+            fake[i * size : (i + 1) * size], real[order[i * size : (i + 1) * size]]
+          )
+        )
+        for i in range(min(blocks, 20))
+      ]
+      low, high = mean_interval(parts)
+      how = f"t of {len(parts)} disjoint subsets"
+      scores[name] = Score(float(mean), (low, high), how)
+  return scores
+
+
+def class_scores(task: Task, name: str = "class_score") -> Scores:
+  logits = np.asarray(task.sample_features["logits"], np.float64)
+  with jax.enable_x64(True):
+    mean, std = inception_score(logits)
+  return {name: Score(float(mean)), f"{name}_std": Score(float(std))}
+
+
+def prdc_scores(task: Task) -> Scores:
+  fake, real = (
+    task.rows(f["features"]) for f in (task.sample_features, task.reference_features)
+  )
+  num = min(len(fake), len(real))
+  found = prdc(real[:num], fake[:num])
+  return {name: Score(float(value)) for name, value in found.items()}
+
+
+def labels_scores(task: Task) -> Scores:
+  """What the classifier sees: how sure it is, and how even the classes are."""
+
+  def look(logits: np.ndarray) -> dict[str, float]:
+    logits = np.asarray(logits, np.float64)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    counts = np.bincount(p.argmax(1), minlength=p.shape[1]) / len(p)
+    seen = counts[counts > 0]
+    return {
+      "confidence": p.max(1).mean(),
+      "label_entropy": -(seen * np.log(seen)).sum(),
+      "classes": len(seen),
+    }
+
+  logits = np.asarray(task.sample_features["logits"])
+  scores = {}
+  for name, value in look(logits).items():
+    statistic = lambda x, name=name: look(x)[name]
+    interval = bootstrap_interval(
+      statistic, (logits,), seed=task.seed, num=RESAMPLES, bias="keep"
+    )
+    scores[name] = Score(float(value), interval, f"bootstrap of {RESAMPLES}")
+  scores["classes"] = Score(scores["classes"].value)
+  asked = task.samples.some(task.samples.count).get("label")
+  if asked is not None:  # The labels that a conditional method drew for.
+    right = float((logits.argmax(1) == asked).mean())
+    scores["label_accuracy"] = share(right, len(logits))
+  for name, value in look(task.reference_features["logits"]).items():
+    scores[f"{name}_of_reference"] = Score(float(value))
+  return scores

@@ -1,0 +1,132 @@
+"""What `jaxgen evaluate` is asked, what it looks at, and a number that it finds."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxgen import parallel
+from jaxgen.metrics.features import FeatureNetwork
+from jaxgen.run import Run
+from jaxgen.score.cache import features
+from jaxgen.score.images import Images
+
+ROWS = 10_000  # most rows of a set in metrics of quadratic cost
+
+
+class Ruler(NamedTuple):
+  """How to measure: what the user asks for.
+
+  Attributes:
+    metrics: Rows of `scores.METRICS`.
+    num_samples: How many to draw.
+    features: "classifier", "squeezenet", "inception" or None.
+    weights: The file of the network's weights; the classifier has none.
+    reference: "train", "test", a folder, or an .npz of images.
+    seed: Of samples, subsets and resamples.
+    repeats: Sets of samples to draw; above 1 intervals are over them.
+    crop: Pixels that pairs of images lose at every side.
+    backbone: The file of LPIPS' network, and
+    heads: that of its linear layers.
+  """
+
+  metrics: tuple[str, ...] = ("eval",)
+  num_samples: int = 10_000
+  features: str | None = None
+  weights: str | None = None
+  reference: str = "train"
+  seed: int = 0
+  repeats: int = 1
+  crop: int = 0
+  backbone: str | None = None
+  heads: str | None = None
+
+
+DEFAULT = Ruler()
+
+
+class Score(NamedTuple):
+  """One number.
+
+  Attributes:
+    value: The metric.
+    interval: (low, high) of 95 %; None where one set of samples gives none.
+    how: Where the interval comes from, or why there is none.
+  """
+
+  value: float
+  interval: tuple[float, float] | None = None
+  how: str = ""
+
+
+Scores = dict[str, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What is scored against what.
+
+  Attributes:
+    samples: What is scored.
+    reference: The real images it is compared with.
+    train: What the model was trained on, and
+    test: real images that it never saw; None where unknown.
+    network: Whose features count; None for metrics of pixels only.
+    loaded: The run that drew the samples; None for a folder.
+    seed: Of subsets, resamples, patches and pairs.
+    backend: Where networks run.
+    ruler: What was asked.
+  """
+
+  samples: Images
+  reference: Images | None
+  train: Images | None
+  test: Images | None
+  network: FeatureNetwork | None
+  loaded: Run | None
+  seed: int
+  backend: parallel.Backend
+  ruler: Ruler = DEFAULT
+
+  @functools.cached_property
+  def sample_features(self) -> dict[str, np.ndarray]:
+    return features(self.samples, self.network, self.backend)
+
+  @functools.cached_property
+  def reference_features(self) -> dict[str, np.ndarray]:
+    return features(self.reference, self.network, self.backend)
+
+  def rows(self, array: np.ndarray, most: int = ROWS) -> np.ndarray:
+    """At most so many rows, the same for the same seed; in memory."""
+    if len(array) <= most:
+      return np.asarray(array)
+    chosen = np.random.default_rng(self.seed).permutation(len(array))[:most]
+    return np.asarray(array[np.sort(chosen)])
+
+  def pixels(self, images: Images) -> np.ndarray:
+    """f32 [N, H, W, C] in [-1, 1] of at most ROWS images."""
+    return images.some(ROWS, self.seed)["image"] / np.float32(127.5) - 1
+
+
+def share(value: float, count: int) -> Score:
+  """A share of so many images, with Wilson's interval."""
+  square = 1.96**2 / count
+  middle = (value + square / 2) / (1 + square)
+  half = (square * (value * (1 - value) + square / 4)) ** 0.5 / (1 + square)
+  return Score(value, (middle - half, middle + half), "binomial, by Wilson's formula")
+
+
+def mean(values: np.ndarray, of: str) -> Score:
+  """The mean of independent values, with 1.96 standard errors if all are finite."""
+  found = float(np.mean(values))
+  if not np.isfinite(found):
+    return Score(found)
+  error = 1.96 * float(np.std(values)) / len(values) ** 0.5
+  return Score(found, (found - error, found + error), f"1.96 standard errors over {of}")
+
+
+def default(function: Any, name: str) -> Any:
+  """The default of a function's argument."""
+  return inspect.signature(function).parameters[name].default
