@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import re
 
 import jax
 import jax.numpy as jnp
@@ -155,15 +156,43 @@ def task(sample, reference, **more):
 
 def test_equal_sets_are_at_distance_zero_and_others_are_not():
   a, b = image_set(some_images(400)), image_set(some_images(400, 1) // 2)
-  names = ["frechet", "mmd", "prdc", "swd"]
+  names = ["frechet", "mmd", "prdc"]
+  few = [image_set(x) for x in (some_images(50), some_images(50, 1) // 2)]
   same = scores.compute(task(a, a), names)
+  same |= scores.compute(task(few[0], few[0]), ["swd"])
   assert same["frechet"].value == pytest.approx(0.0, abs=1e-9)
   assert all(same[n].value == 1.0 for n in ("precision", "recall", "coverage"))
   other = scores.compute(task(b, a), names)
+  other |= scores.compute(task(few[1], few[0]), ["swd"])
   low, high = other["frechet"].interval
   assert 1000 < low <= other["frechet"].value <= high
   assert other["swd"].value > 5 * same["swd"].value > 0  # Other patches: not 0.
   assert other["precision"].value < 0.5
+
+
+def test_every_score_has_an_interval_or_says_why_not():
+  a, b = image_set(some_images(60)), image_set(some_images(60, 1))
+  large = [image_set(some_images(30, s).repeat(2, 1).repeat(2, 2)) for s in (0, 1)]
+  logits = lambda x: {"features": x.reshape(len(x), -1)[:, :9], "logits": x[:, 0, :, 0]}
+  judge = network()._replace(apply=jax.tree_util.Partial(logits), fingerprint="l")
+  names = ["frechet", "prdc", "class_score", "labels", "memorisation", "mmd"]
+  sets = dict(train=b, test=b, network=judge)
+  found = scores.compute(task(a, b, **sets), names)
+  found |= scores.compute(task(*large), ["swd", "ms_ssim"])
+  without = {"mmd", "mmd_std", "class_score_std", "classes"}
+  for name, (value, interval, how) in found.items():
+    if interval is not None:
+      assert name not in without
+      assert interval[0] <= value <= interval[1]
+      assert how and (interval[0] < interval[1] or name == "coverage")
+    else:
+      assert name in without or name.endswith("_of_reference")
+  assert {"recall", "swd", "swd_16", "ms_ssim", "nearest_train_distance"} <= set(found)
+  shown = tables.table([result("x", 1.0)._replace(scores=found)])
+  none = (
+    r"mmd  +[-\d.]+  \(no interval of fewer than two subsets of 60: pass --repeats\)"
+  )
+  assert re.search(none, shown)
 
 
 def test_likeness_of_equal_images_is_one():

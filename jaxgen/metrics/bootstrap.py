@@ -1,7 +1,9 @@
 """Intervals for metrics: over the images of one run, and over training seeds.
 
 Two different uncertainties: `bootstrap_interval` says what other images of the same
-model and data would have given, `mean_interval` what other training runs would have.
+model and data would have given (`jackknife_interval` too, where a resampled image would
+be its own neighbour, and `pairs_interval`), `mean_interval` what other training runs
+would have.
 
 The bootstrap of a biased statistic is biased twice. A Frechet distance of N samples is
 too large by some b; one of N *resampled* samples is too large by about 2 b, and their
@@ -83,6 +85,71 @@ def bootstrap_interval(
   low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
   shift = resampled.mean() - estimate if bias == "keep" else 0.0
   return float(2 * estimate - high + shift), float(2 * estimate - low + shift)
+
+
+def jackknife_interval(
+  value: float, left_out: Sequence[float] | Array | np.ndarray, *, level: float = 0.95
+) -> tuple[float, float]:
+  """An interval for the expectation of a statistic at this number of rows.
+
+  For statistics that resampling would distort: a row drawn twice is its own nearest
+  neighbour. Leaving one out repeats none. The variance, (n - 1)/n times the sum of
+  squares of the left-out values about their mean, is that of a mean for a mean, and for
+  any symmetric statistic of independent rows at least the true one in expectation
+  (Efron & Stein, "The Jackknife Estimate of Variance", 1981: of n - 1 rows).
+
+  Args:
+    value: The statistic of all rows.
+    left_out: The statistic without row i, or without the i-th of n equal groups.
+    level: Of confidence, between 0 and 1.
+
+  Returns:
+    value -+ Student's t with n - 1 degrees of freedom times the standard error.
+
+  Raises:
+    ValueError: for fewer than 2 values, or a level out of range.
+  """
+  left_out = np.asarray(left_out, np.float64)
+  if left_out.ndim != 1 or len(left_out) < 2:
+    raise ValueError(f"a jackknife needs at least 2 values in a row, got shape "
+                     f"{list(left_out.shape)}")  # fmt: skip
+  _check_level(level)
+  count = len(left_out)
+  error = np.sqrt((count - 1) * left_out.var())
+  half = float(stdtrit(count - 1, (1 + level) / 2) * error)
+  return value - half, value + half
+
+
+def pairs_interval(
+  values: Array | np.ndarray, num_rows: int, *, level: float = 0.95
+) -> tuple[float, float]:
+  """An interval for the mean of h(x_i, x_j) over random pairs of different rows.
+
+  Pairs share rows and are not independent. With v the variance of h, that of the mean
+  of P pairs of n rows is at most v (1/P + 2/n), as (Hoeffding, "A Class of Statistics
+  with Asymptotically Normal Distribution", 1948) the variance of h's mean over one of
+  its arguments is at most v / 2. Equality: h(x, y) = x + y.
+
+  Args:
+    values: [P], h of pairs drawn with replacement; at least 2.
+    num_rows: n, at least 3.
+    level: Of confidence, between 0 and 1.
+
+  Returns:
+    (low, high), of at least this level for large P and n.
+
+  Raises:
+    ValueError: for fewer values or rows, or a level out of range.
+  """
+  values = np.asarray(values, np.float64)
+  if values.ndim != 1 or len(values) < 2 or num_rows < 3:
+    raise ValueError(f"expected at least 2 values [P] of at least 3 rows, got shape "
+                     f"{list(values.shape)} of {num_rows}")  # fmt: skip
+  _check_level(level)
+  variance = values.var(ddof=1) / (1 - 2 / num_rows)  # Drawn of n rows, of all.
+  error = np.sqrt(variance * (1 / len(values) + 2 / num_rows))
+  half = float(stdtrit(min(len(values), num_rows) - 1, (1 + level) / 2) * error)
+  return float(values.mean()) - half, float(values.mean()) + half
 
 
 def mean_interval(

@@ -15,14 +15,25 @@ from jaxgen.metrics.classifier import Classifier
 def stacked_modes(images: np.ndarray, classifier: Classifier) -> dict[str, float]:
   """Modes and KL of images of stacked MNIST, as PacGAN's code measures them.
 
+  Args, errors: as `modes_of_images`.
+
+  Returns:
+    {"modes": distinct triples of 1,000, "kl": KL(generated || uniform) in nats}; see
+    `modes_and_kl`.
+  """
+  return modes_and_kl(modes_of_images(images, classifier), 1000)
+
+
+def modes_of_images(images: np.ndarray, classifier: Classifier) -> np.ndarray:
+  """The mode of each image of stacked MNIST.
+
   Args:
     images: uint8 [N, 28, 28, 3]; the protocol's N is 26,000.
     classifier: Of MNIST's digits, 28x28x1; it labels each channel. The protocol's is
       right about 99.25 % of the time.
 
   Returns:
-    {"modes": distinct triples of 1,000, "kl": KL(generated || uniform) in nats}; see
-    `modes_and_kl`.
+    int64 [N], from 0 to 999; see `stacked_labels`.
 
   Raises:
     ValueError: for images that have no 3 channels, or that the classifier does not
@@ -35,7 +46,7 @@ def stacked_modes(images: np.ndarray, classifier: Classifier) -> dict[str, float
     )
   channels = [images[..., i : i + 1] for i in range(3)]
   digits = [classifier.predict(c)["logits"].argmax(axis=-1) for c in channels]
-  return modes_and_kl(stacked_labels(np.stack(digits, axis=-1)), 1000)
+  return stacked_labels(np.stack(digits, axis=-1))
 
 
 def stacked_labels(labels: Array | np.ndarray) -> np.ndarray:
@@ -79,21 +90,58 @@ def modes_and_kl(
     ValueError: for other shapes, labels out of range, or a reference that is no
       histogram.
   """
+  counts, reference = _histograms(labels, num_modes, reference_histogram)
+  return {"modes": int((counts > 0).sum()), "kl": _kl(counts, reference)}
+
+
+def leave_one_out(
+  labels: Array | np.ndarray,
+  num_modes: int,
+  reference_histogram: Array | np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+  """`modes_and_kl` of all samples but one, for every one: what a jackknife needs.
+
+  Args, errors: as `modes_and_kl`, with at least 2 samples.
+
+  Returns:
+    {"modes", "kl"}, each f64 [N].
+  """
+  counts, reference = _histograms(labels, num_modes, reference_histogram)
+  if counts.sum() < 2:
+    raise ValueError(f"of {counts.sum()} samples none can be left out")
+  seen = np.flatnonzero(counts)
+  kl = np.zeros(num_modes)
+  for mode in seen:  # All samples of a mode count alike.
+    fewer = counts.copy()
+    fewer[mode] -= 1
+    kl[mode] = _kl(fewer, reference)
+  labels = _whole(labels)
+  modes = len(seen) - (counts[labels] == 1)
+  return {"modes": modes.astype(np.float64), "kl": kl[labels]}
+
+
+def _histograms(
+  labels: Array | np.ndarray, num_modes: int, reference: Array | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Counts of the labels, and frequencies of the reference."""
   labels = _whole(labels)
   if labels.ndim != 1 or not labels.size:
     raise ValueError(f"labels must be [N] and not empty, got {list(labels.shape)}")
   _check_range(labels, num_modes)
-  counts = np.bincount(labels, minlength=num_modes)
-  reference = np.ones(num_modes) if reference_histogram is None else reference_histogram
-  reference = np.asarray(reference, np.float64)
+  reference = np.asarray(
+    np.ones(num_modes) if reference is None else reference, np.float64
+  )
   if reference.shape != (num_modes,) or reference.min() < 0 or not reference.sum() > 0:
     raise ValueError(f"reference_histogram must be {num_modes} counts, at least 0 and "
                      f"not all 0, got shape {list(reference.shape)}")  # fmt: skip
+  return np.bincount(labels, minlength=num_modes), reference / reference.sum()
+
+
+def _kl(counts: np.ndarray, reference: np.ndarray) -> float:
   seen = counts > 0
-  p, q = counts[seen] / len(labels), reference[seen] / reference.sum()
+  p, q = counts[seen] / counts.sum(), reference[seen]
   with np.errstate(divide="ignore"):
-    kl = float(np.sum(p * (np.log(p) - np.log(q))))
-  return {"modes": int(seen.sum()), "kl": kl}
+    return float(np.sum(p * (np.log(p) - np.log(q))))
 
 
 def _whole(labels: Array | np.ndarray) -> np.ndarray:

@@ -101,14 +101,28 @@ def memorisation(
   Raises:
     ValueError: for other shapes, or a ratio outside (0, 1).
   """
+  of_samples, copied = copies(samples, train, ratio=ratio)
+  of_test, test_copied = copies(test, train, ratio=ratio)
+  share = lambda x: jnp.mean(x, dtype=of_samples.dtype)
+  return {
+    "nearest_train_distance": jnp.mean(of_samples),
+    "test_nearest_train_distance": jnp.mean(of_test),
+    "copied_rate": share(copied),
+    "test_copied_rate": share(test_copied),
+  }
+
+
+def copies(
+  samples: Array | np.ndarray, train: Array | np.ndarray, *, ratio: float = 1 / 3
+) -> tuple[Array, Array]:
+  """Of each sample the distance to the nearest training row, and if it is a copy.
+
+  Args, errors: as `memorisation`.
+
+  Returns:
+    [N] of the dtype of the features, and bool [N].
+  """
   if not 0 < ratio < 1:
     raise ValueError(f"ratio must be between 0 and 1, got {ratio}")
-  of_samples, _ = k_nearest(samples, train, 2)
-  of_test, _ = k_nearest(test, train, 2)
-  copied = lambda d: jnp.mean(d[:, 0] <= ratio * d[:, 1], dtype=d.dtype)
-  return {
-    "nearest_train_distance": jnp.mean(of_samples[:, 0]),
-    "test_nearest_train_distance": jnp.mean(of_test[:, 0]),
-    "copied_rate": copied(of_samples),
-    "test_copied_rate": copied(of_test),
-  }
+  distances, _ = k_nearest(samples, train, 2)
+  return distances[:, 0], distances[:, 0] <= ratio * distances[:, 1]

@@ -20,6 +20,8 @@ import numpy as np
 
 from jaxgen.metrics.distances import as_pair, map_distances, within
 
+ROWS_AT_ONCE = 1_024  # of the real set, when fakes are left out: one byte per pair
+
 
 def prdc(
   real: Array | np.ndarray, fake: Array | np.ndarray, *, k: int = 5
@@ -54,6 +56,92 @@ def prdc(
     "density": jnp.mean(balls, dtype=real.dtype) / k,
     "coverage": jnp.mean(covered, dtype=real.dtype),
   }
+
+
+def leave_one_out(
+  real: Array | np.ndarray, fake: Array | np.ndarray, *, k: int = 5
+) -> dict[str, np.ndarray]:
+  """`prdc` of `fake` without its row j, for every j: what a jackknife needs.
+
+  Exact, ties up to rounding apart, in three to four times the time of one `prdc`. Where
+  row j is missing, so is its ball, and the balls of those whose neighbour it was reach
+  to the next.
+
+  Args:
+    real: As `prdc`.
+    fake: Numbers [M, D], M above k + 1.
+    k: As `prdc`.
+
+  Returns:
+    The same names, each f64 [M].
+
+  Raises:
+    ValueError: as `prdc`, with one row less.
+  """
+  real, fake = as_pair(real, fake, "real", "fake")
+  if not 1 <= k < min(len(real), len(fake) - 1):
+    raise ValueError(f"k must be at least 1 and below the rows of both sets without "
+                     f"one, got {k} for {len(real)} and {len(fake)} rows")  # fmt: skip
+  near, wider, neighbours = _two_radii(fake, k)
+  radii = _radii(real, k)
+  balls = np.asarray(_balls_around(fake, real, radii), np.int64)
+  in_fake, covered = np.zeros((2, len(fake)), np.int64)  # Changes, in real rows.
+  before = np.zeros(2, np.int64)
+  for start in range(0, len(real), ROWS_AT_ONCE):
+    rows = slice(start, start + ROWS_AT_ONCE)
+    found = _changes(real[rows], fake, radii[rows], near, wider, neighbours)
+    totals, *changes = (np.asarray(f, np.int64) for f in found)
+    before += totals
+    in_fake += changes[0]
+    covered += changes[1]
+  others = len(fake) - 1
+  return {
+    "precision": ((balls > 0).sum() - (balls > 0)) / others,
+    "recall": (before[0] + in_fake) / len(real),
+    "density": (balls.sum() - balls) / k / others,
+    "coverage": (before[1] + covered) / len(real),
+  }
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _two_radii(x: Array, k: int) -> tuple[Array, Array, Array]:
+  """Squared distances [N] to the k-th and the next nearest other row; the k nearest."""
+
+  def nearest(squared: Array, slack: Array, index: Array) -> tuple:
+    del slack
+    others = jnp.where(jnp.arange(len(squared)) == index, jnp.inf, squared)
+    found, rows = jax.lax.top_k(-others, k + 1)
+    return -found[k - 1], -found[k], rows[:k]
+
+  return map_distances(nearest, x, x)
+
+
+@jax.jit
+def _changes(
+  real: Array,
+  fake: Array,
+  real_radii: Array,
+  near: Array,
+  wider: Array,
+  neighbours: Array,
+) -> tuple[Array, Array, Array]:
+  """How many real rows are recalled and covered, [2]; by how much that changes [M]."""
+
+  def of_row(squared: Array, slack: Array, _: Array, radius: Array) -> tuple:
+    inside = within(squared, near, slack)
+    almost = ~inside & within(squared, wider, slack)
+    # Without whom a ball that misses this row by one neighbour would hold it.
+    gives = jnp.zeros(len(inside), bool).at[neighbours].max(almost[:, None])
+    count = jnp.sum(inside)
+    gained, lost = (count == 0) & gives, (count == 1) & inside & ~gives
+    within_own = within(squared, radius, slack)
+    uncovered = (jnp.sum(within_own) == 1) & within_own
+    recalled = gained.astype(jnp.int8) - lost.astype(jnp.int8)
+    both = jnp.stack([count > 0, jnp.any(within_own)])
+    return both, recalled, -uncovered.astype(jnp.int8)
+
+  found = map_distances(of_row, real, fake, real_radii)
+  return tuple(jnp.sum(f, axis=0, dtype=jnp.int32) for f in found)
 
 
 @functools.partial(jax.jit, static_argnums=1)

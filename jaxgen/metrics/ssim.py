@@ -141,7 +141,24 @@ def ms_ssim_diversity(
   """Mean MS-SSIM of random pairs of different images: low means diverse (Odena 2017).
 
   Odena compares 100 pairs within each class: call it once per class, and compare with
-  the same number for real images.
+  the same number for real images. Arguments and errors are those of `ms_ssim_pairs`.
+
+  Returns:
+    [] in [0, 1], of the same dtype.
+  """
+  options = {"data_range": data_range, "levels": levels}
+  return jnp.mean(ms_ssim_pairs(images, key, num_pairs, **options))
+
+
+def ms_ssim_pairs(
+  images: Array,
+  key: Array,
+  num_pairs: int,
+  *,
+  data_range: Range = (-1.0, 1.0),
+  levels: int = 5,
+) -> Array:
+  """MS-SSIM of random pairs of different images.
 
   Args:
     images: float [N, H, W, C], in `data_range`; N at least 2.
@@ -151,7 +168,7 @@ def ms_ssim_diversity(
     levels: See `ms_ssim`.
 
   Returns:
-    [] in [0, 1], of the same dtype.
+    [num_pairs] in [0, 1], of the same dtype.
 
   Raises:
     ValueError: Fewer than two images or one pair; or as `ms_ssim`.
@@ -173,7 +190,7 @@ def ms_ssim_diversity(
     return ms_ssim(x, y, data_range=data_range, levels=levels)[0]
 
   # In parts, because a window's moments take ten times the memory of the images.
-  return jnp.mean(lax.map(score, (first, second), batch_size=min(num_pairs, 16)))
+  return lax.map(score, (first, second), batch_size=min(num_pairs, 16))
 
 
 def super_resolution_ssim(

@@ -2,12 +2,17 @@
 
 import jax
 import numpy as np
+from scipy.special import stdtrit
 
-from jaxgen.metrics.bootstrap import bootstrap_interval, mean_interval
-from jaxgen.metrics.frechet import frechet_distance, moments, standard_error
+from jaxgen.metrics.bootstrap import (
+  bootstrap_interval,
+  jackknife_interval,
+  mean_interval,
+)
+from jaxgen.metrics.frechet import Moments, frechet_distance, moments, standard_error
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
-from jaxgen.metrics.prdc import prdc
+from jaxgen.metrics.prdc import leave_one_out, prdc
 from jaxgen.score.cache import features, moments_of
 from jaxgen.score.task import Score, Scores, Task, default, share
 
@@ -19,17 +24,21 @@ def frechet_scores(task: Task, name: str = "frechet") -> Scores:
   fake = np.asarray(task.sample_features["features"], np.float64)
   with jax.enable_x64(True):
     real = moments_of(task.reference_features["features"])
-    value = float(frechet_distance(moments(fake), real))
-    error = 1.96 * float(standard_error(fake, real))
-    how = "delta method, over samples, at this number of them"
-    scores = {name: Score(value, (value - error, value + error), how)}
+    scores = {name: _distance(fake, real)}
     if task.test and task.test is not task.reference:
       # What real images score, of which the model has seen none.
       test = features(task.test, task.network, task.backend)["features"]
-      floor = frechet_distance(moments_of(test[: len(fake)]), real)
+      rows = np.asarray(test[: len(fake)], np.float64)
       fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
-      scores[f"{name}_of_{fewer}test"] = Score(float(floor))
+      scores[f"{name}_of_{fewer}test"] = _distance(rows, real)
   return scores
+
+
+def _distance(rows: np.ndarray, real: Moments) -> Score:
+  value = float(frechet_distance(moments(rows), real))
+  error = 1.96 * float(standard_error(rows, real))
+  how = "delta method, over samples, at this number of them"
+  return Score(value, (value - error, value + error), how)
 
 
 def mmd_scores(task: Task, name: str = "mmd") -> Scores:
@@ -41,7 +50,8 @@ def mmd_scores(task: Task, name: str = "mmd") -> Scores:
   with jax.enable_x64(True):
     key = jax.random.key(task.seed)
     mean, std = kid(fake, real, key=key, subset_size=size)
-    scores = {name: Score(float(mean)), f"{name}_std": Score(float(std))}
+    none = f"no interval of fewer than two subsets of {size}: pass --repeats"
+    scores = {name: Score(float(mean), None, none), f"{name}_std": Score(float(std))}
     blocks = min(len(fake), len(real)) // size
     if blocks > 1:
       order = np.random.default_rng(task.seed).permutation(len(real))
@@ -62,8 +72,12 @@ def mmd_scores(task: Task, name: str = "mmd") -> Scores:
 def class_scores(task: Task, name: str = "class_score") -> Scores:
   logits = np.asarray(task.sample_features["logits"], np.float64)
   with jax.enable_x64(True):
-    mean, std = inception_score(logits)
-  return {name: Score(float(mean)), f"{name}_std": Score(float(std))}
+    mean, std = map(float, inception_score(logits))
+  splits = default(inception_score, "num_splits")
+  half = float(stdtrit(splits - 1, 0.975)) * std / (splits - 1) ** 0.5
+  how = f"t over {splits} splits, for as many images as one has"
+  score = Score(mean, (mean - half, mean + half), how)
+  return {name: score, f"{name}_std": Score(std)}
 
 
 def prdc_scores(task: Task) -> Scores:
@@ -71,8 +85,16 @@ def prdc_scores(task: Task) -> Scores:
     task.rows(f["features"]) for f in (task.sample_features, task.reference_features)
   )
   num = min(len(fake), len(real))
-  found = prdc(real[:num], fake[:num])
-  return {name: Score(float(value)) for name, value in found.items()}
+  real, fake = real[:num], fake[:num]
+  found = {name: float(value) for name, value in prdc(real, fake).items()}
+  without = leave_one_out(real, fake)
+  how = "jackknife, over samples, at this number of them"
+  scores = {
+    name: Score(value, jackknife_interval(value, without[name]), how)
+    for name, value in found.items()
+  }
+  # Given the real images a mean over samples; of a share near 0 or 1 better so.
+  return {**scores, "precision": share(found["precision"], num)}
 
 
 def labels_scores(task: Task) -> Scores:
@@ -98,7 +120,8 @@ def labels_scores(task: Task) -> Scores:
       statistic, (logits,), seed=task.seed, num=RESAMPLES, bias="keep"
     )
     scores[name] = Score(float(value), interval, f"bootstrap of {RESAMPLES}")
-  scores["classes"] = Score(scores["classes"].value)
+  none = "no interval of one count: pass --repeats"
+  scores["classes"] = Score(scores["classes"].value, None, none)
   asked = task.samples.some(task.samples.count).get("label")
   if asked is not None:  # The labels that a conditional method drew for.
     right = float((logits.argmax(1) == asked).mean())

@@ -4,14 +4,15 @@ import jax
 import numpy as np
 
 from jaxgen import data
+from jaxgen.metrics.bootstrap import jackknife_interval, pairs_interval
 from jaxgen.metrics.classifier import classification_accuracy_score
-from jaxgen.metrics.modes import stacked_modes
-from jaxgen.metrics.neighbours import memorisation
-from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
-from jaxgen.metrics.ssim import ms_ssim_diversity
+from jaxgen.metrics.modes import leave_one_out, modes_and_kl, modes_of_images
+from jaxgen.metrics.neighbours import copies
+from jaxgen.metrics.sliced_wasserstein import leave_groups_out, sliced_wasserstein
+from jaxgen.metrics.ssim import ms_ssim_pairs
 from jaxgen.score.cache import CLASSIFIER_STEPS, trained
 from jaxgen.score.images import CHUNK, of_source
-from jaxgen.score.task import Score, Scores, Task, share
+from jaxgen.score.task import Score, Scores, Task, default, mean, share
 
 PAIRS = 1_000  # of images, compared for diversity
 MNIST = {"batch_size": CHUNK, "image_size": 28, "channels": 1}
@@ -35,38 +36,47 @@ def accuracy_scores(task: Task) -> Scores:
 
 def sliced_scores(task: Task) -> Scores:
   fake, real = task.pixels(task.samples), task.pixels(task.reference)
-  num = min(len(fake), len(real))
-  key = jax.random.key(task.seed)
-  levels = np.asarray(sliced_wasserstein(fake[:num], real[:num], key=key))
-  scores = {f"swd_{real.shape[1] >> i}": Score(float(v)) for i, v in enumerate(levels)}
-  return {**scores, "swd": Score(float(levels.mean()))}
+  num, key = min(len(fake), len(real)), jax.random.key(task.seed)
+  sets = fake[:num], real[:num]
+  levels = np.asarray(sliced_wasserstein(*sets, key=key), np.float64)
+  groups = min(num, default(leave_groups_out, "num_groups"))
+  without = leave_groups_out(*sets, key=key, num_groups=groups)
+  without = np.asarray(without, np.float64)
+  how = f"jackknife of {groups} groups of images of both sets, at this number"
+  names = [f"swd_{real.shape[1] >> i}" for i in range(len(levels))] + ["swd"]
+  values = [*levels, levels.mean()]
+  parts = [*without.T, without.mean(1)]
+  return {
+    name: Score(float(value), jackknife_interval(float(value), part), how)
+    for name, value, part in zip(names, values, parts, strict=True)
+  }
 
 
 def diversity_scores(task: Task) -> Scores:
-  found = {}
-  for name, images in (("ms_ssim", task.samples), ("reference", task.reference)):
+  scores = {}
+  for name, images in (
+    ("ms_ssim", task.samples),
+    ("ms_ssim_of_reference", task.reference),
+  ):
     pixels = task.pixels(images)
     levels = int(np.log2(min(pixels.shape[1:3]) / 11)) + 1
-    value = ms_ssim_diversity(
-      pixels, jax.random.key(task.seed), PAIRS, levels=max(1, min(5, levels))
-    )
-    found[name] = float(value)
-  return {
-    "ms_ssim": Score(found["ms_ssim"]),
-    "ms_ssim_of_reference": Score(found["reference"]),
-  }
+    key = jax.random.key(task.seed)
+    values = ms_ssim_pairs(pixels, key, PAIRS, levels=max(1, min(5, levels)))
+    interval = pairs_interval(values, len(pixels))
+    how = "over images and pairs; an upper bound, as pairs share images"
+    scores[name] = Score(float(np.mean(values)), interval, how)
+  return scores
 
 
 def memorisation_scores(task: Task) -> Scores:
   flat = lambda images: images.reshape(len(images), -1)
-  samples, test = (flat(task.pixels(i)) for i in (task.samples, task.test))
-  train = task.train.some(60_000)["image"] / np.float32(127.5) - 1
-  found = memorisation(samples, flat(train), test)
-  shares = {"copied_rate": len(samples), "test_copied_rate": len(test)}
-  return {
-    name: share(float(v), shares[name]) if name in shares else Score(float(v))
-    for name, v in found.items()
-  }
+  train = flat(task.train.some(60_000)["image"] / np.float32(127.5) - 1)
+  scores = {}
+  for prefix, images in (("", task.samples), ("test_", task.test)):
+    distance, copied = map(np.asarray, copies(flat(task.pixels(images)), train))
+    scores[f"{prefix}nearest_train_distance"] = mean(distance, "images")
+    scores[f"{prefix}copied_rate"] = share(float(copied.mean()), len(copied))
+  return scores
 
 
 def modes_scores(task: Task) -> Scores:
@@ -76,6 +86,11 @@ def modes_scores(task: Task) -> Scores:
     for split in ("train", "test")
   ]
   judge = trained(*digits)
-  found = stacked_modes(task.samples.some(task.samples.count)["image"], judge)
-  found["judge_accuracy"] = judge.test_accuracy
-  return {name: Score(float(value)) for name, value in found.items()}
+  labels = modes_of_images(task.samples.some(task.samples.count)["image"], judge)
+  without = leave_one_out(labels, 1000)
+  how = "jackknife, over samples, at this number of them"
+  scores = {
+    name: Score(float(value), jackknife_interval(float(value), without[name]), how)
+    for name, value in modes_and_kl(labels, 1000).items()
+  }
+  return {**scores, "judge_accuracy": Score(float(judge.test_accuracy))}

@@ -92,7 +92,7 @@ def _cell(score: Score) -> str:
 
 def _shown(score: Score) -> str:
   if score.interval is None:
-    return f"{score.value:.5g}"
+    return f"{score.value:.5g}" + (f"  ({score.how})" if score.how else "")
   low, high = score.interval
   return f"{score.value:.5g}  [{low:.5g}, {high:.5g}]  ({score.how})"
 
