@@ -89,6 +89,26 @@ def test_it_is_a_function_of_its_arguments(digits):
   assert len(first) == 64
 
 
+def test_the_recipe_changes_with_whatever_makes_another_classifier(monkeypatch):
+  recipe = lambda **kw: C.training_recipe(
+    **{"image_shape": (8, 8, 1), "num_classes": 10, "num_steps": 5} | kw
+  )
+  first = recipe()
+  assert first == recipe(batch_size=128)  # The default.
+  for other in (
+    dict(image_shape=(8, 10, 1)), dict(num_classes=9), dict(num_steps=6),
+    dict(seed=1), dict(batch_size=64), dict(learning_rate=1e-3), dict(max_shift=1),
+  ):  # fmt: skip
+    assert recipe(**other) != first, other
+  monkeypatch.setattr(C.optax, "adam", C.optax.adamw)
+  assert recipe() != first
+  monkeypatch.undo()
+  monkeypatch.setattr(C, "FEATURE_DIM", 64)
+  assert recipe() != first
+  with pytest.raises(TypeError, match="lr"):
+    recipe(lr=1)
+
+
 def test_a_saved_classifier_comes_back(trained, digits, tmp_path):
   path = tmp_path / "digits.npz"
   trained.save(path)

@@ -1,5 +1,6 @@
 """`jaxgen evaluate` and `jaxgen reproduce`: one ruler, and what its numbers say."""
 
+import functools
 import json
 from pathlib import Path
 import re
@@ -176,7 +177,7 @@ def test_every_score_has_an_interval_or_says_why_not():
   logits = lambda x: {"features": x.reshape(len(x), -1)[:, :9], "logits": x[:, 0, :, 0]}
   judge = network()._replace(apply=jax.tree_util.Partial(logits), fingerprint="l")
   names = ["frechet", "prdc", "class_score", "labels", "memorisation", "mmd"]
-  sets = dict(train=b, test=b, network=judge)
+  sets = dict(train=b, test=image_set(some_images(60, 2)), network=judge)
   found = scores.compute(task(a, b, **sets), names)
   found |= scores.compute(task(*large), ["swd", "ms_ssim"])
   without = {"mmd", "mmd_std", "class_score_std", "classes"}
@@ -184,7 +185,7 @@ def test_every_score_has_an_interval_or_says_why_not():
     if interval is not None:
       assert name not in without
       assert interval[0] <= value <= interval[1]
-      assert how and (interval[0] < interval[1] or name == "coverage")
+      assert how and (interval[0] < interval[1] or name in ("recall", "coverage"))
     else:
       assert name in without or name.endswith("_of_reference")
   assert {"recall", "swd", "swd_16", "ms_ssim", "nearest_train_distance"} <= set(found)
@@ -290,11 +291,15 @@ def test_a_run_is_scored_written_down_and_drawn_once(workdir, capsys, monkeypatc
   assert first["ruler"]["reference"].startswith("1500 images ")
   assert first["provenance"]["step"] == 6
   assert first["provenance"]["versions"]["jax"] == jax.__version__
+  assert first["provenance"]["samples"] == second["provenance"]["samples"]
+  assert len(first["provenance"]["samples"][0]) == 16
+  assert 0 < second["provenance"]["seconds"] < first["provenance"]["seconds"] + 60
+  assert 10**8 < first["provenance"]["peak_host_bytes"] < 10**11
   assert first["scores"]["elbo"]["value"] == pytest.approx(logged(workdir, "eval_elbo"))
 
 
 def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
-  """Samples of the run's own config are those already drawn; others are not."""
+  """Nothing is drawn again for entries that samples do not depend on."""
   drew, draw = [], images._draw
   count = lambda loaded, *rest: drew.append(loaded.config.lr) or draw(loaded, *rest)
   monkeypatch.setattr(images, "_draw", count)
@@ -303,7 +308,7 @@ def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   out = tmp_path / "table.md"
   for _ in range(2):
     cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
-  assert drew == [0.01, 0.02]
+  assert drew == [0.01]
   lines = out.read_text().splitlines()
   assert lines[0].startswith("    jaxgen evaluate ")
   assert lines[0].endswith(f"--config.num_steps=6 --out={out}")
@@ -315,6 +320,82 @@ def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   last = json.loads((workdir / "results.json").read_text())[-1]
   assert last["name"] == f"{workdir} lr=0.02 num_steps=6"
   assert last["provenance"]["sampler"]["overrides"] == {"lr": "0.02", "num_steps": "6"}
+
+
+def test_samples_are_drawn_again_for_other_code_and_other_weights(workdir, monkeypatch):
+  loaded = run.load(workdir)
+  brighter = lambda by: (
+    lambda state, batch, key: {
+      "samples": loaded.method.sample(state, batch, key)["samples"] + by
+    }
+  )
+  method = lambda by: loaded._replace(
+    method=loaded.method._replace(sample=brighter(by))
+  )
+  more = lambda params: jax.tree.map(lambda x: x + 1, params)
+  other = loaded.state.replace(params=more(loaded.state.params))
+  data = lambda first: ({**b, "label": b["label"] * 0} for b in train(first))
+  train = loaded.phase.train_data
+  variants = [
+    loaded,
+    method(0.1),
+    method(0.2),
+    loaded._replace(state=other),
+    loaded._replace(phase=loaded.phase._replace(train_data=data)),
+  ]
+  assert len({images._origin(v) for v in variants}) == 5
+  assert images._origin(run.load(workdir)) == images._origin(loaded)
+  assert images._origin(method(0.1)) == images._origin(variants[1])
+  first, second = (images.drawn(v, 8, seed=5).digest() for v in variants[:2])
+  assert first != second
+  monkeypatch.setattr(images, "_draw", None)
+  assert images.drawn(loaded, 8, seed=5).digest() == first
+
+
+def test_a_classifier_is_trained_once_for_images_labels_and_settings(monkeypatch):
+  made, train = [], cache.classifier.train_classifier
+
+  @functools.wraps(train)
+  def count(*args, **kwargs):
+    made.append(1)
+    return train(*args, **kwargs)
+
+  monkeypatch.setattr(cache.classifier, "train_classifier", count)
+  monkeypatch.setattr(cache, "CLASSIFIER_STEPS", 2)
+  array, label = some_images(40, 9), np.arange(40) % 4
+  of = lambda **more: image_set(array, **{"label": label} | more)
+  first = cache.trained(of(), None)
+  assert cache.trained(of(), None).fingerprint == first.fingerprint
+  assert len(made) == 1
+  other = cache.trained(of(label=(label + 1) % 4), None)
+  assert other.fingerprint != first.fingerprint
+  assert len(made) == 2
+  assert cache.trained(of(), of()).test_accuracy is not None
+  cache.trained(of(), of(label=(label + 1) % 4))  # Other accuracy, other fingerprint.
+  assert len(made) == 4
+  monkeypatch.setattr(cache, "CLASSIFIER_STEPS", 3)
+  cache.trained(of(), None)
+  assert len(made) == 5
+  with pytest.raises(ValueError, match="some has no labels to train"):
+    cache.trained(image_set(array), None)
+
+
+def test_a_kept_classifier_is_a_ruler_anywhere(tmp_path, monkeypatch):
+  monkeypatch.setattr(cache, "CLASSIFIER_STEPS", 2)
+  train = image_set(some_images(40, 9), label=np.arange(40) % 4)
+  judge = cache.trained(train, None)
+  file = tmp_path / "judge.npz"
+  judge.save(file)
+  for name, seed in (("a", 1), ("b", 2)):
+    np.savez(tmp_path / f"{name}.npz", image=some_images(60, seed))
+  ruler = Ruler(("frechet",), features="classifier", reference=f"{tmp_path}/b.npz")
+  with pytest.raises(ValueError, match="b.npz has no labels to train .* --weights"):
+    results.evaluate_path(f"{tmp_path}/a.npz", ruler)
+  with pytest.raises(FileNotFoundError, match="no file 'none.npz'"):
+    results.evaluate_path(f"{tmp_path}/a.npz", ruler._replace(weights="none.npz"))
+  found = results.evaluate_path(f"{tmp_path}/a.npz", ruler._replace(weights=str(file)))
+  assert judge.fingerprint[:16] in found.ruler["features"]
+  assert found.scores["frechet"].value > 0
 
 
 def logged(workdir, name):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 import hashlib
+import inspect
 import os
 from typing import Any
 
@@ -212,7 +213,8 @@ def train_classifier(
 ) -> Classifier:
   """Trains on the cross-entropy with Adam, whose rate falls to zero along a cosine.
 
-  The weights are a function of the arguments, on one kind of machine. Steps are
+  The weights are a function of the arguments on one kind of machine with one number of
+  cores, over which XLA splits sums: elsewhere their last bits differ. Steps are
   compiled one by one: XLA computes gradients of convolutions inside loops slowly on a
   CPU.
 
@@ -244,11 +246,8 @@ def train_classifier(
       f"num_steps={num_steps}, batch_size={batch_size}, max_shift={max_shift}"
     )
   shape = images.shape[1:]
-  network = _Network(num_classes)
-  params = network.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
-  tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
-  step = _compile_step(network, tx)
-  state = params, tx.init(params)
+  init, step = _training(shape, num_classes, num_steps, learning_rate)
+  state = init(jax.random.key(seed))
   batches = _batches(images, np.asarray(labels), batch_size, max_shift, seed)
   for _ in range(num_steps):
     state = step(state, *next(batches))
@@ -256,6 +255,34 @@ def train_classifier(
   if test is None:
     return classifier
   return dataclasses.replace(classifier, test_accuracy=classifier.accuracy(*test))
+
+
+def training_recipe(
+  image_shape: tuple[int, int, int], num_classes: int, num_steps: int, **options: Any
+) -> str:
+  """What, beside its data, makes the classifier of `train_classifier`: for caches.
+
+  Args:
+    image_shape: (H, W, C).
+    num_classes: As `train_classifier` takes it,
+    num_steps: and this,
+    **options: and further arguments.
+
+  Returns:
+    All arguments with their defaults, and the compiler's input for one update: it
+    changes with the network, the loss, the optimiser, and with JAX's own programs.
+  """
+  bound = inspect.signature(train_classifier).bind(
+    None, None, num_classes=num_classes, num_steps=num_steps, **options
+  )
+  bound.apply_defaults()
+  used = {k: v for k, v in bound.arguments.items() if v is not None}
+  rate, size = used["learning_rate"], used["batch_size"]
+  init, step = _training(image_shape, num_classes, num_steps, rate)
+  images = jax.ShapeDtypeStruct((size, *image_shape), jnp.float32)
+  labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+  state = jax.eval_shape(init, jax.random.key(0))
+  return f"{used} {step.lower(state, images, labels).as_text()}"
 
 
 def classification_accuracy_score(
@@ -287,7 +314,17 @@ def classification_accuracy_score(
   return classifier.accuracy(test_images, test_labels)
 
 
-def _compile_step(network: _Network, tx: optax.GradientTransformation) -> Callable:
+def _training(
+  shape: tuple[int, int, int], num_classes: int, num_steps: int, learning_rate: float
+) -> tuple[Callable, Callable]:
+  """key -> the first state; (state, images, labels) -> the next, compiled."""
+  network = _Network(num_classes)
+  tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+
+  def init(key: Array) -> PyTree:
+    params = network.init(key, jnp.zeros((1, *shape)))["params"]
+    return params, tx.init(params)
+
   def step(state: PyTree, images: Array, labels: Array) -> PyTree:
     params, opt = state
 
@@ -299,7 +336,7 @@ def _compile_step(network: _Network, tx: optax.GradientTransformation) -> Callab
     updates, opt = tx.update(jax.grad(loss)(params), opt, params)
     return optax.apply_updates(params, updates), opt
 
-  return jax.jit(step, donate_argnums=0)
+  return init, jax.jit(step, donate_argnums=0)
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 
@@ -89,33 +90,55 @@ def moments_of(rows: np.ndarray) -> Moments:
 
 
 def trained(train: Images, test: Images | None) -> classifier.Classifier:
-  """A small classifier of the training images, trained once and kept."""
-  folder = cache_dir() / "classifiers"
-  path = folder / f"{train.digest()}-{CLASSIFIER_STEPS}.npz"
+  """A small classifier of the training images, trained once and kept.
+
+  Once per content of both sets with their labels, settings of the training, and program
+  of its update (`classifier.training_recipe`); wherever the cache is empty, again.
+  """
+  labels = train.labels()
+  if labels is None:
+    raise ValueError(
+      f"{train.name} has no labels to train a classifier on; a classifier that an "
+      "evaluation has kept is taken by --weights=FILE"
+    )
+  shape = next(iter(train.batches()))["image"].shape[1:]
+  options = dict(
+    num_classes=int(labels.max()) + 1,
+    num_steps=CLASSIFIER_STEPS,
+    max_shift=shape[0] // 14,  # 2 pixels of 28.
+  )
+  content = [train.digest(labels=True), test and test.digest(labels=True), MOST]
+  recipe = f"{content} {classifier.training_recipe(shape, **options)}"
+  name = f"{content[0]}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
+  path = cache_dir() / "classifiers" / name
   if not path.exists():
     rows, held = train.some(MOST), test and test.some(MOST)
-    if "label" not in rows:
-      raise ValueError(f"{train.name} has no labels to train a classifier on")
-    print(f"training a classifier on {train.name} ...", flush=True)
+    print(f"training a classifier on {train.name}, kept as {path} ...", flush=True)
     made = classifier.train_classifier(
       rows["image"],
       rows["label"],
-      num_classes=int(rows["label"].max()) + 1,
-      num_steps=CLASSIFIER_STEPS,
-      max_shift=rows["image"].shape[1] // 14,  # 2 pixels of 28.
+      **options,
       test=held and (held["image"], held["label"]),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    made.save(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{os.getpid()}.{name}")
+    made.save(temporary)
+    temporary.rename(path)
   return classifier.load(path)
 
 
-def classifier_network(train: Images, test: Images | None) -> FeatureNetwork:
-  """The classifier of `trained` as a feature network.
+def classifier_network(
+  train: Images | None, test: Images | None, file: str | None = None
+) -> FeatureNetwork:
+  """The classifier of `trained`, or of a file, as a feature network.
 
   Its fingerprint says how many of the test images it gets right.
   """
-  found = trained(train, test)
+  if file is None and train is None:
+    raise ValueError(
+      "--features=classifier needs training images with labels, or --weights=FILE"
+    )
+  found = classifier.load(file) if file else trained(train, test)
   right = "unknown" if found.test_accuracy is None else f"{found.test_accuracy:.4f}"
   judge = lambda params, images: dataclasses.replace(found, params=params).apply(
     images / 127.5 - 1.0

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 import hashlib
-import json
 import os
 from pathlib import Path
 import sys
@@ -46,11 +45,22 @@ class Images(NamedTuple):
       start += len(rows)
     return {k: np.concatenate([b[k] for b in found]) for k in found[0]}
 
-  def digest(self) -> str:
-    """A hash of all images, their order and shape: 16 hexadecimal digits."""
+  def labels(self) -> np.ndarray | None:
+    """int32 [N], or None without."""
+    found = [batch.get("label") for batch in self.batches()]
+    return None if found[0] is None else np.concatenate(found)
+
+  def digest(self, *, labels: bool = False) -> str:
+    """A hash of all images, their order and shape: 16 hexadecimal digits.
+
+    Args:
+      labels: Whether their labels count, if they have any.
+    """
     found = hashlib.sha256()
     for batch in self.batches():
       found.update(np.ascontiguousarray(batch["image"]).tobytes())
+      if labels and "label" in batch:
+        found.update(np.asarray(batch["label"], np.int32).tobytes())
     found.update(str(batch["image"].shape[1:]).encode())
     return found.hexdigest()[:16]
 
@@ -112,13 +122,13 @@ def drawn(
 
   Batch i is drawn for batch i of the training data (its labels), with `fold_in(key,
   i)`, from the averaged parameters. There are labels if they make a difference. Samples
-  by another config than the run's (`run.load`) are kept beside them.
+  by other weights, another config or other code are kept beside them (`_origin`).
   """
   backend = backend or parallel.jit_backend()
   if loaded.method.sample is None:
     raise ValueError(f"{loaded.workdir}: its method draws no samples")
   step = int(loaded.state.step)
-  name = f"step_{step:08d}_seed_{seed}_{num}{_of_config(loaded)}"
+  name = f"step_{step:08d}_seed_{seed}_{num}_{_origin(loaded)}"
   folder = loaded.workdir / "evaluation" / name
   if not folder.exists():
     _draw(loaded, num, seed, backend, folder)
@@ -134,13 +144,22 @@ def drawn(
   return Images(f"{loaded.workdir} at step {step}", num, batches)
 
 
-def _of_config(loaded: Run) -> str:
-  """A mark of the config, if it is not the run's own."""
-  used = json.loads(loaded.config.to_json())
-  if used == json.loads((loaded.workdir / "config.json").read_text()):
-    return ""
-  text = json.dumps(used, sort_keys=True)
-  return f"_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+def _origin(loaded: Run) -> str:
+  """A hash of what samples are a function of, beside the seed and their number.
+
+  That is the compiler's input for `sample`, which any change of code, config or JAX
+  that could alter them alters, the weights, and the first batch they are drawn for.
+  """
+  batch = next(iter(loaded.phase.train_data(0)))
+  state = averaged(loaded.state)
+  sample = lambda state, batch, key: loaded.method.sample(
+    state, parallel.as_float(batch), key
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  found = hashlib.sha256(jax.jit(sample).lower(state, batch, key).as_text().encode())
+  for value in jax.tree.leaves((state.params, state.stats, batch)):
+    found.update(np.ascontiguousarray(value).tobytes())
+  return found.hexdigest()[:16]
 
 
 def _draw(

@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 import hashlib
 import json
 from pathlib import Path
+import resource
+import sys
 import time
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxgen import data, parallel, run
 from jaxgen.metrics.bootstrap import mean_interval
@@ -27,7 +31,8 @@ class Result(NamedTuple):
     name: The workdir or folder.
     scores: By name.
     ruler: What must be equal for two numbers to be comparable.
-    provenance: What was measured: run, checkpoint, seed, versions.
+    provenance: What was measured (run, checkpoint, seed, hashes of the samples), by
+      what (versions), how long it took and the most memory it held.
   """
 
   name: str
@@ -53,6 +58,7 @@ def evaluate_workdir(
     overrides: Other entries of the config, as `run.load` takes them.
     backend: Default jit over all devices.
   """
+  start = time.monotonic()
   backend, overrides = backend or parallel.jit_backend(), dict(overrides or {})
   loaded = run.load(workdir, step, overrides)
   sets = _real_images(loaded.built, ruler)
@@ -60,19 +66,20 @@ def evaluate_workdir(
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
   kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
-  found = []
+  found, digests = [], []
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
     samples = drawing and drawn(loaded, ruler.num_samples, seed=seed, backend=backend)
     task = Task(samples or None, *sets, network, loaded, seed, backend, ruler)
     found.append(scores.compute(task, list(ruler.metrics)))
+    digests += [samples.digest()] if drawing else []
   provenance = {
     "workdir": str(workdir),
     "step": int(loaded.state.step),
     "seed": ruler.seed,
     "sampler": _sampler(loaded, overrides),
-    "versions": run.versions(),
-    "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    "samples": digests,
+    **_circumstances(start),
   }
   name = " ".join([str(workdir), *(f"{k}={v}" for k, v in overrides.items())])
   result = Result(name, _over_repeats(found), kept, provenance)
@@ -84,7 +91,7 @@ def evaluate_path(
   path: str | Path, ruler: Ruler, *, backend: parallel.Backend | None = None
 ) -> Result:
   """Scores the images of a folder or .npz, of whatever project."""
-  backend = backend or parallel.jit_backend()
+  start, backend = time.monotonic(), backend or parallel.jit_backend()
   samples = of_path(path)
   if ruler.reference in ("train", "test"):
     raise ValueError(
@@ -104,10 +111,9 @@ def evaluate_path(
   task = Task(samples, reference, None, None, network, None, ruler.seed, backend, ruler)
   found = scores.compute(task, list(ruler.metrics))
   provenance = {
-    "samples": samples.digest(),
+    "samples": [samples.digest()],
     "seed": ruler.seed,
-    "versions": run.versions(),
-    "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    **_circumstances(start),
   }
   return Result(str(path), found, kept, provenance)
 
@@ -132,9 +138,7 @@ def _network(ruler: Ruler, sets: Sets) -> FeatureNetwork | None:
   if ruler.features is None:
     return None
   if ruler.features == "classifier":
-    if train is None:
-      raise ValueError("--features=classifier needs training images with labels")
-    return classifier_network(train, test)
+    return classifier_network(train, test, ruler.weights)
   makers = {"squeezenet": squeezenet_features, "inception": inception_features}
   if ruler.features not in makers:
     have = ["classifier", *makers]
@@ -163,6 +167,19 @@ def _fingerprint(
     "reference": reference and f"{reference.count} images {reference.digest()}",
     "evaluated_on": digest_of(eval_data) if held_out else None,
     "settings": "; ".join(f"{k}: {v}" for k, v in told.items() if v) or None,
+  }
+
+
+def _circumstances(start: float) -> dict[str, Any]:
+  """Versions, the time, what it took; the most memory is of the process until now."""
+  kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  devices = [device.memory_stats() for device in jax.local_devices()]
+  return {
+    "versions": run.versions(),
+    "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    "seconds": round(time.monotonic() - start, 1),
+    "peak_host_bytes": kibibytes * (1 if sys.platform == "darwin" else 1024),
+    "peak_device_bytes": [stats and stats["peak_bytes_in_use"] for stats in devices],
   }
 
 

@@ -23,7 +23,8 @@ class Ruler(NamedTuple):
     metrics: Rows of `scores.METRICS`.
     num_samples: How many to draw.
     features: "classifier", "squeezenet", "inception" or None.
-    weights: The file of the network's weights; the classifier has none.
+    weights: The file of the network's weights; a classifier's may be left out, and is
+      then trained.
     reference: "train", "test", a folder, or an .npz of images.
     seed: Of samples, subsets and resamples.
     repeats: Sets of samples to draw; above 1 intervals are over them.
