@@ -5,7 +5,8 @@ Stability, and Variation" (2018), arXiv 1710.10196, Section 5 and the released c
 a Laplacian pyramid down to 16 pixels; from each level 128 patches of 7x7 pixels per
 image, with centres at random; every colour channel of all the patches of a set made of
 mean 0 and variance 1; the mean distance of sorted projections on 512 random directions,
-times 1,000. The paper takes 16,384 images a set.
+times 1,000. The paper takes 16,384 images a set. On equal patches and directions equal
+to the authors' code from image to number: within 2e-6 of it, tested.
 
 Deviations: any number of channels (the authors' code takes 3; three equal channels give
 the same distance as one, up to the draw of directions); all 512 directions in one mean,
