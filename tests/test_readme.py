@@ -193,6 +193,24 @@ def test_ci_runs_the_readmes_test_command(ci):
   assert ci("# no command here")[0] == 1
 
 
+def test_ci_installs_a_browser_where_it_may_and_never_fails_without(ci, tmp_path):
+  missing = "none of chromium chromium-browser google-chrome, and no root with apt-get"
+  assert missing in ci()[1]
+  stub = tmp_path / "bin" / "python3"
+  shutil.copy(stub, tmp_path / "bin" / "apt-get")
+  code, output, calls = ci()
+  install = "apt-get install -y -qq --no-install-recommends chromium"
+  if os.geteuid():
+    assert missing in output
+  else:
+    assert calls[:2] == ["apt-get update -qq", install]
+    code, output, _ = ci(fail="apt-get install")
+    assert "chromium cannot be installed: told to fail" in output
+  assert code == 0
+  shutil.copy(stub, tmp_path / "bin" / "google-chrome")
+  assert not any("apt-get" in call for call in ci()[2])
+
+
 @pytest.mark.parametrize(
   ("fail", "stage"),
   [

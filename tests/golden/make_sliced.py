@@ -58,7 +58,7 @@ def main() -> None:
 
   theirs = sliced_wasserstein.API(NUM, [3, SIZE, SIZE], np.uint8, NUM)
   sets = [x.transpose(0, 3, 1, 2) for x in images()]
-  np.random.seed(SEED)  # noqa: NPY002: it is what their code draws from
+  np.random.seed(SEED)  # noqa: NPY002 (theirs draws from it)
   theirs.begin("reals")
   theirs.feed("reals", sets[0])
   # "reals" would be compared with themselves, which draws: keep what `end` keeps.
