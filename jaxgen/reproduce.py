@@ -5,8 +5,9 @@ An experiment's docstring says what is measured, in one line:
   Measure: fid (published 3.17) --features=inception --num_samples=50000
 
 The first word is the score that counts; flags are those of `jaxgen evaluate`. The
-module may have a SMALL, overrides of its config for a partial budget, and a line
-"Measure small:" if another score tells more of that.
+module may have a SMALL, overrides of its config for a partial budget, and lines
+"Measure small:" if another score tells more of that, "Dataset small:" if its data are
+others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,9 +47,7 @@ class Measure(NamedTuple):
 
 def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> Measure:
   """Reads the "Measure:" line of an experiment, or that of its small budget."""
-  told = describe.notebook(path, ("Measure", "Measure small"))
-  own = budget == "small" and told["Measure small"] != "not said"
-  text = told["Measure small" if own else "Measure"]
+  text = told_of(path, "Measure", budget)
   form = r"(\w+)(?: \(published (-?[\d.]+)\))?((?: --\w+=\S+)*)"
   found = re.fullmatch(form, text)
   if not found:
@@ -65,6 +64,13 @@ def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> 
     options[key] = int(value) if isinstance(Ruler()._asdict()[key], int) else value
   options["metrics"] = tuple(options.get("metrics", score).split(","))
   return Measure(score, float(published) if published else None, Ruler(**options))
+
+
+def told_of(path: Path, field: str, budget: str) -> str:
+  """An entry of an experiment's docstring, or what it has of its small budget."""
+  told = describe.notebook(path, (field, f"{field} small"))
+  own = budget == "small" and told[f"{field} small"] != "not said"
+  return told[f"{field} small" if own else field]
 
 
 def reproduce(
@@ -126,6 +132,7 @@ def reproduce(
   flags += [f"--weights={Path(weights).name}"] if weights else []
   result["command"] = shlex.join([*result["command"].split(), *flags])
   result["published_in"] = describe.notebook(path)["Published"]
+  result["dataset"] = told_of(path, "Dataset", budget)
   target = results / f"{name}.json"
   target.parent.mkdir(parents=True, exist_ok=True)
   run.write_text(target, json.dumps(result, indent=1) + "\n")
@@ -218,13 +225,14 @@ def results_table(experiments: Path) -> str:
   rows = [header, ("---",) * len(header)]
   for path in sorted(experiments.glob("*/*.py")):
     name = f"{path.parent.name}/{path.stem}"
-    entry = describe.notebook(path)
-    told = tuple(entry[field].replace("|", r"\|") for field in ("Dataset", "Published"))
     file = experiments / "results" / f"{name}.json"
-    ours = "not measured", ""
+    ours, budget = ("not measured", ""), "full"
     if file.exists():
       result = json.loads(file.read_text())
       ours = _ours(result), str(result["seeds"])
+      budget = "small" if "--budget=small" in result["command"].split() else "full"
+    fields = told_of(path, "Dataset", budget), describe.notebook(path)["Published"]
+    told = (field.replace("|", r"\|") for field in fields)
     rows.append((f"`{name}`", *told, *ours))
   return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -339,7 +339,7 @@ def test_video_distance_streams_and_is_that_of_the_features():
   for args, text in (
     (([x], [y[:, :3]], apply), "different shapes"),
     (([x], [y], lambda v: v.mean()), r"features \[9, D\], got \(\)"),
-    (([], [y], apply), "no clips"),
+    (([], [y], apply), "no batches"),
     (([x[0]], [y], apply), r"expected \[B, T, H, W, C\]"),
     (([x[:1]], [y], apply), "at least 2 rows"),
   ):

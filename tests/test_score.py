@@ -13,6 +13,7 @@ import tiny_vae
 
 from jaxgen import cli, commands, data, parallel, run
 from jaxgen.metrics.features import FeatureNetwork
+from jaxgen.metrics.frechet import moments_of
 from jaxgen.metrics.ssim import ms_ssim
 from jaxgen.ops.color import rgb_to_y
 from jaxgen.reproduce import measure_of, results_table, summary, verdict
@@ -138,8 +139,8 @@ def test_features_do_not_depend_on_chunks_and_devices_and_are_kept(monkeypatch):
 
 def test_moments_of_a_memory_map_are_those_of_all_rows():
   rows = np.random.default_rng(0).normal(5, 2, (9000, 3)).astype(np.float32)
-  with jax.enable_x64(True):
-    found = cache.moments_of(rows)
+  found = moments_of(of_features._chunks(rows))
+  assert found.scatter.dtype == jnp.float64
   exact = rows.astype(np.float64)
   np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12)
   expected = np.cov(exact.T) * (len(rows) - 1)
@@ -590,6 +591,7 @@ def test_reproduce_end_to_end(tmp_path, capsys):
   assert found["steps"] == 3
   assert found["verdict"] == "partial budget"
   assert found["command"].endswith("--seeds=1 --budget=small")
+  assert found["dataset"] == "digits, as for the full budget."
 
 
 def test_seeds_together_give_the_numbers_of_seeds_apart(tmp_path):
@@ -661,6 +663,14 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]
   assert f"**frechet 3** [2, 4]; test images 1.25; inside {link} | 1 |" in row
+  assert (
+    "| digits. |" in row and "| digits. |" in results_table(tmp_path).split("\n")[3]
+  )
+  written["command"] += " --budget=small"
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
+  rows = results_table(tmp_path).splitlines()
+  assert "| digits, as for the full budget. |" in rows[2]
+  assert "| digits. |" in rows[3]  # Nothing measured.
   written |= {"published": 5.0, "verdict": verdict(5.0, (2.0, 4.0), False)}
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]

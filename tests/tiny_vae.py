@@ -2,6 +2,7 @@
 
 Paper: none.
 Dataset: digits.
+Dataset small: digits, as for the full budget.
 Published: made up.
 Measure: elbo (published -1000.5) --metrics=eval,frechet --features=classifier
   --num_samples=300

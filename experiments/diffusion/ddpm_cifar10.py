@@ -10,6 +10,8 @@ path), ./cifar10_2500.
 Paper: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models (2020), arXiv
   2006.11239.
 Dataset: cifar10 (TFDS), 50,000 / 10,000 images, mirrored at random.
+Dataset small: cifar10's 50,000 training images as JPEG files (./cifar10), mirrored at
+  random.
 Published: FID 3.17, inception score 9.46, at most 3.75 bits per dimension (Table 1,
   L_simple), with 35.7 M parameters after 800,000 steps (Appendix B).
 Measure: fid (published 3.17) --features=inception --num_samples=50000

@@ -12,6 +12,7 @@ centred square and resized to 64x64.
 Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep
   Convolutional Generative Adversarial Networks (2015), arXiv 1511.06434.
 Dataset: a folder of images of your own, or celeb_a (TFDS).
+Dataset small: 4,058 photographs of flowers (./flowers5), resized to 64x64.
 Published: 3,576,704 generator and 2,765,568 discriminator parameters
   (pytorch/examples, dcgan, at 64x64x3); no score without Inception weights.
 Measure: frechet --features=squeezenet

@@ -12,6 +12,7 @@ noise, and the distance is good to about 1e-3 of the trace.
 The estimate is biased upwards by about 1/N: compare only distances of equal counts.
 """
 
+from collections.abc import Iterable
 import functools
 from typing import NamedTuple
 
@@ -64,6 +65,25 @@ def merge(a: Moments, b: Moments) -> Moments:
   mean = a.mean + delta * (b.count / count)
   between = jnp.outer(delta, delta) * (a.count * b.count / count)
   return Moments(count, mean, a.scatter + b.scatter + between)
+
+
+def moments_of(batches: Iterable[np.ndarray]) -> Moments:
+  """The moments of all batches together, in float64 whatever JAX's flag is.
+
+  Args:
+    batches: Numbers [N_i, D] each; one is in memory at a time.
+
+  Raises:
+    ValueError: for another shape, or no batches.
+  """
+  total = None
+  for batch in batches:
+    with jax.enable_x64(True):
+      part = moments(np.asarray(batch, np.float64))
+      total = part if total is None else merge(total, part)
+  if total is None:
+    raise ValueError("no batches to take moments of")
+  return total
 
 
 def covariance(m: Moments) -> Array:

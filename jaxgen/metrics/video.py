@@ -9,7 +9,7 @@ import jax
 from jax import Array
 import numpy as np
 
-from jaxgen.metrics.frechet import Moments, frechet_distance, merge, moments
+from jaxgen.metrics.frechet import frechet_distance, moments_of
 from jaxgen.metrics.psnr import Range, check_pair, psnr
 from jaxgen.metrics.ssim import ssim
 
@@ -39,23 +39,16 @@ def frechet_video_distance(
   """
   shapes: set[tuple[int, ...]] = set()
 
-  def of(batches: Iterable[np.ndarray]) -> Moments:
-    total = None
-    for batch in batches:
-      shapes.add(_frames(batch).shape[1:])
-      if len(shapes) > 1:
-        raise ValueError(f"clips of different shapes: {sorted(shapes)}")
-      features = np.asarray(apply(batch), np.float64)
-      if features.ndim != 2 or len(features) != len(batch):
-        raise ValueError(f"expected features [{len(batch)}, D], got {features.shape}")
-      with jax.enable_x64(True):
-        found = moments(features)
-        total = found if total is None else merge(total, found)
-    if total is None:
-      raise ValueError("no clips")
-    return total
+  def features(batch: np.ndarray) -> np.ndarray:
+    shapes.add(_frames(batch).shape[1:])
+    if len(shapes) > 1:
+      raise ValueError(f"clips of different shapes: {sorted(shapes)}")
+    found = np.asarray(apply(batch), np.float64)
+    if found.ndim != 2 or len(found) != len(batch):
+      raise ValueError(f"expected features [{len(batch)}, D], got {found.shape}")
+    return found
 
-  sets = of(clips), of(references)
+  sets = [moments_of(map(features, batches)) for batches in (clips, references)]
   with jax.enable_x64(True):
     return float(frechet_distance(*sets))
 

@@ -12,7 +12,6 @@ import numpy as np
 from jaxgen import parallel
 from jaxgen.metrics import classifier
 from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.metrics.frechet import Moments, merge, moments
 from jaxgen.score.images import CHUNK, Images, progress
 
 CLASSIFIER_STEPS = 2000
@@ -78,15 +77,6 @@ def _chunks(images: Images, size: int) -> Iterator[np.ndarray]:
       waiting = [joined[size:]]
   if rest := sum(map(len, waiting)):
     yield np.concatenate(waiting)[:rest]
-
-
-def moments_of(rows: np.ndarray) -> Moments:
-  """Moments in float64 of a memory map, a chunk at a time; call under x64."""
-  total = None
-  for start in range(0, len(rows), 4096):
-    part = moments(np.asarray(rows[start : start + 4096], np.float64))
-    total = part if total is None else merge(total, part)
-  return total
 
 
 def trained(train: Images, test: Images | None) -> classifier.Classifier:

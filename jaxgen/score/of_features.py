@@ -1,5 +1,7 @@
 """Scores of features: distances of two sets of them, neighbours, labels."""
 
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 from scipy.special import stdtrit
@@ -9,21 +11,28 @@ from jaxgen.metrics.bootstrap import (
   jackknife_interval,
   mean_interval,
 )
-from jaxgen.metrics.frechet import Moments, frechet_distance, moments, standard_error
+from jaxgen.metrics.frechet import (
+  Moments,
+  frechet_distance,
+  moments,
+  moments_of,
+  standard_error,
+)
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
 from jaxgen.metrics.prdc import leave_one_out, prdc
-from jaxgen.score.cache import features, moments_of
+from jaxgen.score.cache import features
 from jaxgen.score.task import Score, Scores, Task, default, share
 
 SUBSET = default(kid, "subset_size")
+CHUNK = 4_096  # rows of features in memory at a time
 RESAMPLES = 100  # of the bootstrap
 
 
 def frechet_scores(task: Task, name: str = "frechet") -> Scores:
   fake = np.asarray(task.sample_features["features"], np.float64)
   with jax.enable_x64(True):
-    real = moments_of(task.reference_features["features"])
+    real = moments_of(_chunks(task.reference_features["features"]))
     scores = {name: _distance(fake, real)}
     if task.test and task.test is not task.reference:
       # What real images score, of which the model has seen none.
@@ -32,6 +41,11 @@ def frechet_scores(task: Task, name: str = "frechet") -> Scores:
       fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
       scores[f"{name}_of_{fewer}test"] = _distance(rows, real)
   return scores
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+  """A memory map, a part of it at a time."""
+  return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 def _distance(rows: np.ndarray, real: Moments) -> Score:
