@@ -78,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
   )
   evaluate.add_argument("--metrics", default="eval", help="comma-separated")
   evaluate.add_argument("--num_samples", type=positive, default=10_000)
-  evaluate.add_argument("--features", help="classifier, squeezenet or inception")
+  evaluate.add_argument(
+    "--features", help="classifier, squeezenet, inception, or FILE.py:FUNCTION"
+  )
   evaluate.add_argument("--weights", help="file of the feature network")
   evaluate.add_argument("--reference", default="train", help="train, test or a path")
   evaluate.add_argument("--repeats", type=positive, default=1, help="sets of samples")

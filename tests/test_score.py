@@ -20,6 +20,7 @@ from jaxgen.reproduce import measure_of, results_table, summary, verdict
 from jaxgen.score import (
   cache,
   images,
+  networks,
   of_features,
   of_images,
   pairs,
@@ -471,6 +472,69 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   ):  # fmt: skip
     with pytest.raises(SystemExit, match=text):
       cli.main(["evaluate", *wrong])
+
+
+OWN = """
+import jax.numpy as jnp
+from jaxgen.metrics.features import FeatureNetwork
+
+def make(path):
+  mean = lambda x: {"features": jnp.stack([x.mean((1, 2, 3)), x.std((1, 2, 3))], 1)}
+  return FeatureNetwork("inception-v3", f"weights-{path}", "none", mean)
+
+def wrong(path):
+  return make(path)._replace(apply=lambda x: {"features": x})
+
+def nothing(path):
+  return make(path)._replace(apply=lambda x: {"logits": x[:, 0, 0]})
+
+def number(path):
+  return 3
+"""
+
+
+def test_features_of_ones_own(tmp_path, monkeypatch):
+  a, b = some_images(80), some_images(80, 1) // 2
+  for name, array in (("a", a), ("b", b)):
+    np.savez(tmp_path / f"{name}.npz", image=array)
+  file = tmp_path / "own_features.py"
+  file.write_text(OWN)
+  ruler = Ruler(("frechet",), features=f"{file}:make", reference=f"{tmp_path}/b.npz")
+  score = lambda **kw: results.evaluate_path(f"{tmp_path}/a.npz", ruler._replace(**kw))
+  expected = scores.compute(task(image_set(a), image_set(b)), ["frechet"])["frechet"]
+  found = score(weights="x")
+  assert found.scores["frechet"].value == pytest.approx(expected.value, rel=1e-5)
+  assert found.ruler["features"].startswith("own_features:make-weights-x-")
+  file.write_text(OWN + "# changed")
+  assert score(weights="x").ruler["features"] != found.ruler["features"]
+  monkeypatch.syspath_prepend(tmp_path)
+  again = score(features="own_features:make")
+  assert again.scores == found.scores
+  assert again.ruler == score().ruler
+  for function, metric, text in (
+    ("make", "fid", "fid is defined by Inception's features, and these are .*make's"),
+    ("wrong", "frechet", r"wrong must give \[\d+, D\] of"),
+    ("nothing", "frechet", r"nothing must give {\"features\": \[B, D\]}, got {'logits"),
+    ("number", "frechet", "number must map the path .*FeatureNetwork, got int"),
+    ("absent", "frechet", "own_features.py has no function 'absent'"),
+  ):
+    with pytest.raises((ValueError, TypeError), match=text):
+      score(features=f"{file}:{function}", metrics=(metric,))
+  with pytest.raises(FileNotFoundError, match="no file 'none.py'"):
+    score(features="none.py:make")
+  with pytest.raises(ValueError, match="no module 'none_such.x' is installed"):
+    score(features="none_such.x:make")
+
+
+def test_conventions_of_inception_have_names():
+  asked = {
+    name: maker.keywords["convention"]
+    for name, maker in networks.MAKERS.items()
+    if "-" in name
+  }
+  assert asked == {f"inception-{v}": v for v in ("clean-fid", "pytorch-fid")}
+  with pytest.raises(ValueError, match="inception-clean-fid needs --weights=FILE"):
+    networks.network_of(Ruler(features="inception-clean-fid"), None, None)
 
 
 def test_pairs_are_scored_file_by_file(tmp_path, capsys):

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ def features(
   backend: parallel.Backend | None = None,
 ) -> dict[str, np.ndarray]:
   """{"features": f32 [N, D], "logits" if it has any}, memory maps from the cache."""
-  name = f"{images.digest()}-{network.fingerprint}-{network.resize}"
+  name = f"{images.digest()}-{network.fingerprint}-{network.resize}".replace("/", "_")
   folder = cache_dir() / "features" / name
   if not folder.exists():
     _write_features(images, network, backend or parallel.jit_backend(), folder)
@@ -52,6 +53,7 @@ def _write_features(
     for chunk in _chunks(images, size):
       padded = chunk[np.arange(size) % len(chunk)]
       outputs = apply(network.apply, backend.put_batch({"image": padded})["image"])
+      _check(outputs, size, network.name)
       for key, value in jax.device_get(outputs).items():
         if key not in files:
           shape = (images.count, *value.shape[1:])
@@ -64,6 +66,14 @@ def _write_features(
   for file in files.values():
     file.flush()
   temporary.rename(folder)
+
+
+def _check(outputs: Any, size: int, name: str) -> None:
+  shapes = jax.tree.map(lambda x: list(x.shape), outputs)
+  if not isinstance(outputs, dict) or "features" not in outputs:
+    raise ValueError(f'{name} must give {{"features": [B, D]}}, got {shapes}')
+  if any(v.ndim != 2 or len(v) != size for v in outputs.values()):
+    raise ValueError(f"{name} must give [{size}, D] of {size} images, got {shapes}")
 
 
 def _chunks(images: Images, size: int) -> Iterator[np.ndarray]:

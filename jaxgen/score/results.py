@@ -13,14 +13,10 @@ import jax
 
 from jaxgen import data, parallel, run
 from jaxgen.metrics.bootstrap import mean_interval
-from jaxgen.metrics.features import (
-  FeatureNetwork,
-  inception_features,
-  squeezenet_features,
-)
+from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.score import scores
-from jaxgen.score.cache import classifier_network
 from jaxgen.score.images import Images, digest_of, drawn, of_path, of_source
+from jaxgen.score.networks import network_of
 from jaxgen.score.task import Ruler, Score, Task
 
 
@@ -62,7 +58,7 @@ def evaluate_workdir(
   backend, overrides = backend or parallel.jit_backend(), dict(overrides or {})
   loaded = run.load(workdir, step, overrides)
   sets = _real_images(loaded.built, ruler)
-  network = _network(ruler, sets)
+  network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
   kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
@@ -104,7 +100,7 @@ def evaluate_path(
     )
   reference = of_path(ruler.reference)
   sets = (reference, reference, None)
-  network = _network(ruler, sets)
+  network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   ruler = ruler._replace(num_samples=samples.count)
   kept = _fingerprint(ruler, network, sets)
@@ -131,24 +127,6 @@ def _real_images(built: dict[str, Any], ruler: Ruler) -> Sets:
   if ruler.reference in ("train", "test"):
     return (train if ruler.reference == "train" else test), train, test
   return of_path(ruler.reference), train, test
-
-
-def _network(ruler: Ruler, sets: Sets) -> FeatureNetwork | None:
-  _, train, test = sets
-  if ruler.features is None:
-    return None
-  if ruler.features == "classifier":
-    return classifier_network(train, test, ruler.weights)
-  makers = {"squeezenet": squeezenet_features, "inception": inception_features}
-  if ruler.features not in makers:
-    have = ["classifier", *makers]
-    raise ValueError(f"no features {ruler.features!r}; there are {have}")
-  if ruler.weights is None:
-    raise ValueError(
-      f"--features={ruler.features} needs --weights=FILE; no weights are downloaded "
-      "(see the README for the file)"
-    )
-  return makers[ruler.features](ruler.weights)
 
 
 def _fingerprint(

@@ -22,7 +22,7 @@ class Ruler(NamedTuple):
   Attributes:
     metrics: Rows of `scores.METRICS`.
     num_samples: How many to draw.
-    features: "classifier", "squeezenet", "inception" or None.
+    features: As `networks.network_of` takes it, or None.
     weights: The file of the network's weights; a classifier's may be left out, and is
       then trained.
     reference: "train", "test", a folder, or an .npz of images.
