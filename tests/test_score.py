@@ -8,10 +8,12 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 import tiny_vae
 
 from jaxgen import cli, commands, data, parallel, run
+from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.metrics.frechet import moments_of
 from jaxgen.metrics.ssim import ms_ssim
@@ -103,8 +105,6 @@ def test_the_digest_is_of_the_content():
 
 
 def test_folders_and_files_are_sets(tmp_path):
-  from PIL import Image
-
   array = some_images(3)
   for i, image in enumerate(array):
     Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
@@ -125,7 +125,7 @@ def test_features_do_not_depend_on_chunks_and_devices_and_are_kept(monkeypatch):
   array = some_images(30)
   expected = mean_and_spread(jnp.ones(2), array.astype(np.float32))["features"]
   for chunk, devices in ((500, 1), (7, 2), (8, 8)):
-    monkeypatch.setattr(cache, "CHUNK", chunk)
+    monkeypatch.setattr(cache, "BATCH", chunk)
     backend = parallel.jit_backend(jax.devices()[:devices])
     of = network(f"by-{chunk}")
     found = cache.features(image_set(array), of, backend)["features"]
@@ -551,7 +551,7 @@ def test_pairs_are_scored_file_by_file(tmp_path, capsys):
   expected = 10 * np.log10(255**2 / errors)
   value, interval, _ = found.scores["psnr"]
   np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
-  np.testing.assert_allclose(interval[1] - value, 1.96 * expected.std() / 6**0.5)
+  np.testing.assert_allclose(interval, mean_interval(expected))
   assert set(found.scores) == {"psnr", "ssim", "psnr_y", "ssim_y"}
   assert found.scores["psnr_y"].value > value + 1  # Noise of three channels averages.
   assert 0 < found.scores["ssim"].value < found.scores["ssim_y"].value < 1
@@ -584,10 +584,41 @@ def test_large_pairs_have_five_scales_and_batches_change_nothing(tmp_path, monke
     luma = of(*(np.round(np.asarray(rgb_to_y(x))) for x in (a, b)))
   assert found["pairs_ms_ssim"].value == pytest.approx(expected.mean(), rel=1e-12)
   assert found["pairs_ms_ssim_y"].value == pytest.approx(luma.mean(), rel=1e-12)
-  low, high = found["pairs_ms_ssim"].interval
-  assert high - low == pytest.approx(2 * 1.96 * expected.std() / 3**0.5)
+  np.testing.assert_allclose(found["pairs_ms_ssim"].interval, mean_interval(expected))
   assert pairs.large((1, 161, 200, 1), 0)
   assert not pairs.large((1, 162, 200, 1), 1)
+
+
+def test_pairs_of_files_of_other_sizes_and_kinds(tmp_path):
+  rng = np.random.default_rng(0)
+  psnrs, lumas, ssims = [], [], []
+  for i, shape in enumerate([(170, 180, 3), (64, 40, 3), (33, 50)]):
+    clean = rng.integers(20, 236, shape)
+    noisy = clean + rng.integers(-9, 10, shape)
+    for name, image in (("a", noisy), ("b", clean)):
+      (tmp_path / name).mkdir(exist_ok=True)
+      Image.fromarray(image.astype(np.uint8)).save(tmp_path / name / f"{i}.png")
+    x, y = (v.reshape(1, *shape[:2], -1).astype(np.uint8) for v in (noisy, clean))
+    one = pairs.pair_values(x, y)
+    psnrs += [*one["psnr"]]
+    lumas += [*one.get("psnr_y", one["psnr"])]
+    ssims += [*one["ssim"]]
+  ruler = Ruler(("pairs",), reference=f"{tmp_path}/b")
+  with pytest.warns(UserWarning, match="no MS-SSIM of 33x50, 64x40 pixels"):
+    found = results.evaluate_path(f"{tmp_path}/a", ruler)
+  assert list(found.scores) == ["psnr", "psnr_y", "ssim", "ssim_y"]
+  assert found.scores["psnr"].value == pytest.approx(np.mean(psnrs), rel=1e-12)
+  assert found.scores["psnr_y"].value == pytest.approx(np.mean(lumas), rel=1e-12)
+  assert found.scores["ssim"].value == pytest.approx(np.mean(ssims), rel=1e-12)
+  assert found.ruler["reference"].startswith("3 images ")
+  with pytest.raises(ValueError, match="pass image_size"):
+    results.evaluate_path(f"{tmp_path}/a", ruler._replace(metrics=("swd",)))
+  for folder in ("a", "b"):
+    (tmp_path / folder / "1.png").unlink()
+    (tmp_path / folder / ".hidden.png").write_text("no image")
+  (tmp_path / "a" / "0.png").unlink()
+  with pytest.raises(ValueError, match="as many images as references, got 1 and 2"):
+    results.evaluate_path(f"{tmp_path}/a", ruler)
 
 
 def result(name, value, **ruler):
@@ -600,6 +631,11 @@ def test_runs_are_ranked_where_the_ruler_is_the_same():
   text = tables.table([result("x", 3.0), result("y", 2.0), result("z", 4.0)])
   assert "frechet    y 2, x 3, z 4; mean of runs 3 [0.51586, 5.4841]" in text
   assert "precision  y 0.5, x 0.33333, z 0.25; mean of runs 0.36111" in text
+
+
+def test_folders_are_no_seeds_of_one_run():
+  found = [result(n, v)._replace(provenance={}) for n, v in (("x", 3.0), ("y", 2.0))]
+  assert "mean of runs" not in tables.table(found)
 
 
 def test_runs_are_not_ranked_where_the_rulers_differ():

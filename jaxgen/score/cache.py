@@ -13,9 +13,10 @@ import numpy as np
 from jaxgen import parallel
 from jaxgen.metrics import classifier
 from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.score.images import CHUNK, Images, progress
+from jaxgen.score.images import Images, progress
 
 CLASSIFIER_STEPS = 2000
+BATCH = 100  # images in a network at once: SqueezeNet's layers then take 1 GB
 MOST = 60_000  # images that a classifier is trained on
 
 
@@ -48,7 +49,7 @@ def _write_features(
   temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   temporary.mkdir(parents=True, exist_ok=True)
   files, done = {}, 0
-  size = -(-CHUNK // backend.num_devices) * backend.num_devices
+  size = -(-BATCH // backend.num_devices) * backend.num_devices
   with progress(images.count, f"{network.name} of {images.name}") as bar:
     for chunk in _chunks(images, size):
       padded = chunk[np.arange(size) % len(chunk)]

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxgen import data, evaluate, parallel
-from jaxgen.data.decode import EXTENSIONS
+from jaxgen.data.decode import EXTENSIONS, decode_image
 from jaxgen.method import Batch, averaged
 from jaxgen.run import Run
 from jaxgen.viz import to_uint8
@@ -56,12 +56,15 @@ class Images(NamedTuple):
     Args:
       labels: Whether their labels count, if they have any.
     """
-    found = hashlib.sha256()
+    found, shape = hashlib.sha256(), None
     for batch in self.batches():
+      if shape not in (None, batch["image"].shape[1:]):
+        found.update(str(shape).encode())
+      shape = batch["image"].shape[1:]
       found.update(np.ascontiguousarray(batch["image"]).tobytes())
       if labels and "label" in batch:
         found.update(np.asarray(batch["label"], np.int32).tobytes())
-    found.update(str(batch["image"].shape[1:]).encode())
+    found.update(str(shape).encode())
     return found.hexdigest()[:16]
 
 
@@ -106,13 +109,38 @@ def of_path(path: str | Path) -> Images:
   return of_source(source, str(path))
 
 
+def of_files(folder: str | Path) -> Images:
+  """The images of a folder one by one, in order of their paths, of whatever sizes."""
+  paths = _paths(Path(folder))
+
+  def batches() -> Iterator[dict[str, np.ndarray]]:
+    for path in paths:
+      options = dict(channels=_channels_of(path), image_size=None)
+      yield {"image": decode_image(str(path), str(path), **options)[None]}
+
+  return Images(str(folder), len(paths), batches)
+
+
+def _paths(folder: Path) -> list[Path]:
+  found = sorted(
+    path
+    for path in folder.rglob("*")
+    if path.suffix.lower() in EXTENSIONS
+    and not any(part[0] == "." for part in path.relative_to(folder).parts)
+  )
+  if not found:
+    raise FileNotFoundError(f"{folder}: no images ending in {', '.join(EXTENSIONS)}")
+  return found
+
+
 def _channels(folder: Path) -> int:
   """1 or 3, as the first image of a folder has it."""
-  for path in sorted(folder.rglob("*")):
-    if path.suffix.lower() in EXTENSIONS:
-      with Image.open(path) as image:
-        return 1 if image.mode in ("L", "1") else 3
-  raise FileNotFoundError(f"{folder}: no images ending in {', '.join(EXTENSIONS)}")
+  return _channels_of(_paths(folder)[0])
+
+
+def _channels_of(path: Path) -> int:
+  with Image.open(path) as image:
+    return 1 if image.mode in ("L", "1") else 3
 
 
 def drawn(

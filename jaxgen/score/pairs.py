@@ -66,13 +66,19 @@ def _scores(x: Array, y: Array, crop: int, luma: bool) -> dict[str, Array]:
 
 
 def pairs_scores(task: Task) -> Scores:
-  """PSNR, SSIM, MS-SSIM: each image and the reference of its place in the order."""
-  crop, small = task.ruler.crop, set()
+  """PSNR, SSIM, MS-SSIM: each image and the reference of its place in the order.
+
+  MS-SSIM of all pairs or of none; Y as soon as one pair has colours.
+  """
+  crop, small, channels = task.ruler.crop, set(), set()
 
   def values(images: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+    found = pair_values(images, references, crop)
+    channels.add(images.shape[-1])
     if not large(images.shape, crop):
       small.add("x".join(str(side - 2 * crop) for side in images.shape[1:3]))
-    return pair_values(images, references, crop)
+    luma = {f"{name}_y": found[name] for name in list(found) if name[-2:] != "_y"}
+    return {**luma, **found}  # Grey images are their own Y.
 
   found = _over_pairs(task, values)
   if small:
@@ -81,7 +87,11 @@ def pairs_scores(task: Task) -> Scores:
       f"its five scales need {SMALLEST} a side, and fewer are another metric",
       stacklevel=1,
     )
-  return found
+  left = lambda name: (
+    (name.startswith("pairs_ms_ssim") and small)
+    or (name.endswith("_y") and channels == {1})
+  )
+  return {name: score for name, score in sorted(found.items()) if not left(name)}
 
 
 def lpips_scores(task: Task, backbone: str) -> Scores:

@@ -15,7 +15,7 @@ from jaxgen import data, parallel, run
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.score import scores
-from jaxgen.score.images import Images, digest_of, drawn, of_path, of_source
+from jaxgen.score.images import Images, digest_of, drawn, of_files, of_path, of_source
 from jaxgen.score.networks import network_of
 from jaxgen.score.task import Ruler, Score, Task
 
@@ -88,7 +88,6 @@ def evaluate_path(
 ) -> Result:
   """Scores the images of a folder or .npz, of whatever project."""
   start, backend = time.monotonic(), backend or parallel.jit_backend()
-  samples = of_path(path)
   if ruler.reference in ("train", "test"):
     raise ValueError(
       f"reference {ruler.reference!r} belongs to a run; for --samples={path} pass "
@@ -98,7 +97,10 @@ def evaluate_path(
     raise ValueError(
       f"--repeats={ruler.repeats} draws sets of samples; these samples are given"
     )
-  reference = of_path(ruler.reference)
+  rows = [scores.METRICS[name] for name in ruler.metrics if name in scores.METRICS]
+  folders = Path(path).is_dir() and Path(ruler.reference).is_dir()
+  read = of_files if folders and all(row.pairs for row in rows) else of_path
+  samples, reference = read(path), read(ruler.reference)
   sets = (reference, reference, None)
   network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)

@@ -50,12 +50,14 @@ class Metric(NamedTuple):
     compute: Task -> scores by name.
     needs: What of the task must be there.
     inception: Whether the name is earned by Inception's features alone.
+    pairs: Whether images are compared file by file, and may differ in size.
     settings: Ruler -> what else the number depends on, in words.
   """
 
   compute: Callable[[Task], Scores]
   needs: tuple[str, ...]
   inception: bool = False
+  pairs: bool = False
   settings: Callable[[Ruler], str] = lambda ruler: ""
 
 
@@ -74,7 +76,7 @@ SLICES = lambda ruler: (
 def _lpips(backbone: str) -> Metric:
   settings = functools.partial(pairs.lpips_settings, backbone=backbone)
   compute = functools.partial(pairs.lpips_scores, backbone=backbone)
-  return Metric(compute, ("samples", "reference"), settings=settings)
+  return Metric(compute, ("samples", "reference"), pairs=True, settings=settings)
 
 
 def _named(compute: Callable, name: str) -> Callable[[Task], Scores]:
@@ -90,8 +92,8 @@ METRICS = {
   "labels": Metric(of_features.labels_scores, BOTH),
   "class_score": Metric(of_features.class_scores, ONE, settings=SPLITS),
   "fid": Metric(_named(of_features.frechet_scores, "fid"), BOTH, True),
-  "kid": Metric(_named(of_features.mmd_scores, "kid"), BOTH, True, KERNEL),
-  "is": Metric(_named(of_features.class_scores, "is"), ONE, True, SPLITS),
+  "kid": Metric(_named(of_features.mmd_scores, "kid"), BOTH, True, settings=KERNEL),
+  "is": Metric(_named(of_features.class_scores, "is"), ONE, True, settings=SPLITS),
   "modes": Metric(of_images.modes_scores, ("samples",)),
   "cas": Metric(of_images.accuracy_scores, ("samples", "test"), settings=STEPS),
   "swd": Metric(of_images.sliced_scores, ("samples", "reference"), settings=SLICES),
@@ -100,7 +102,10 @@ METRICS = {
   ),
   "memorisation": Metric(of_images.memorisation_scores, ("samples", "train", "test")),
   "pairs": Metric(
-    pairs.pairs_scores, ("samples", "reference"), settings=lambda r: f"crop {r.crop}"
+    pairs.pairs_scores,
+    ("samples", "reference"),
+    pairs=True,
+    settings=lambda ruler: f"crop {ruler.crop}",
   ),
   "lpips_alex": _lpips("alex"),
   "lpips_squeeze": _lpips("squeeze"),

@@ -106,7 +106,8 @@ def _comparison(results: Sequence[Result], names: list[str], width: int) -> list
     for key in differ:
       lines += [f"  {key}: {r.ruler[key]} ({r.name})" for r in results]
     return lines
-  same = len({json.dumps(r.provenance.get("sampler")) for r in results}) == 1
+  samplers = {json.dumps(r.provenance.get("sampler")) for r in results}
+  same = len(samplers) == 1 and samplers != {"null"}  # Folders are no seeds of a run.
   for name in names:
     values = [(r.scores[name].value, r.name) for r in results if name in r.scores]
     if best := direction(name):

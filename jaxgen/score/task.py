@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen import parallel
+from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.run import Run
 from jaxgen.score.cache import features
@@ -120,12 +121,11 @@ def share(value: float, count: int) -> Score:
 
 
 def mean(values: np.ndarray, of: str) -> Score:
-  """The mean of independent values, with 1.96 standard errors if all are finite."""
+  """The mean of independent values, with Student's interval if all are finite."""
   found = float(np.mean(values))
-  if not np.isfinite(found):
-    return Score(found)
-  error = 1.96 * float(np.std(values)) / len(values) ** 0.5
-  return Score(found, (found - error, found + error), f"1.96 standard errors over {of}")
+  if not np.isfinite(found) or len(values) < 2:
+    return Score(found, None, "" if len(values) > 1 else "no interval of one")
+  return Score(found, mean_interval(values), f"t over {of}")
 
 
 def default(function: Any, name: str) -> Any:
