@@ -182,14 +182,17 @@ def test_every_score_has_an_interval_or_says_why_not():
   sets = dict(train=b, test=image_set(some_images(60, 2)), network=judge)
   found = scores.compute(task(a, b, **sets), names)
   found |= scores.compute(task(*large), ["swd", "ms_ssim"])
-  without = {"mmd", "mmd_std", "class_score_std", "classes"}
   for name, (value, interval, how) in found.items():
+    assert how, name
     if interval is not None:
-      assert name not in without
       assert interval[0] <= value <= interval[1]
-      assert how and (interval[0] < interval[1] or name in ("recall", "coverage"))
+      assert interval[0] < interval[1]
     else:
-      assert name in without or name.endswith("_of_reference")
+      assert re.search("^no interval |^no interval:|of a fixed set|a spread", how)
+  without = {name for name, score in found.items() if score.interval is None}
+  assert without == {"mmd", "mmd_std", "class_score_std", "classes", "recall"} | {
+    f"{name}_of_reference" for name in ("confidence", "label_entropy", "classes")
+  }
   assert {"recall", "swd", "swd_16", "ms_ssim", "nearest_train_distance"} <= set(found)
   shown = tables.table([result("x", 1.0)._replace(scores=found)])
   none = r"mmd  +\S+  \(no interval of fewer than two subsets of 60: pass --repeats\)"
@@ -293,6 +296,7 @@ def test_a_run_is_scored_written_down_and_drawn_once(workdir, capsys, monkeypatc
   assert first["provenance"]["versions"]["jax"] == jax.__version__
   assert first["provenance"]["samples"] == second["provenance"]["samples"]
   assert len(first["provenance"]["samples"][0]) == 16
+  assert first["provenance"]["config"]["hidden"] == 8
   assert 0 < second["provenance"]["seconds"] < first["provenance"]["seconds"] + 60
   assert 10**8 < first["provenance"]["peak_host_bytes"] < 10**11
   assert first["scores"]["elbo"]["value"] == pytest.approx(logged(workdir, "eval_elbo"))

@@ -6,11 +6,7 @@ import jax
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxgen.metrics.bootstrap import (
-  bootstrap_interval,
-  jackknife_interval,
-  mean_interval,
-)
+from jaxgen.metrics.bootstrap import bootstrap_interval, mean_interval
 from jaxgen.metrics.frechet import (
   Moments,
   frechet_distance,
@@ -22,10 +18,11 @@ from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
 from jaxgen.metrics.prdc import leave_one_out, prdc
 from jaxgen.score.cache import features
-from jaxgen.score.task import Score, Scores, Task, default, share
+from jaxgen.score.task import Score, Scores, Task, default, jackknife, share
 
 SUBSET = default(kid, "subset_size")
 CHUNK = 4_096  # rows of features in memory at a time
+SPREAD = "itself a spread, of subsets"
 RESAMPLES = 100  # of the bootstrap
 
 
@@ -65,7 +62,8 @@ def mmd_scores(task: Task, name: str = "mmd") -> Scores:
     key = jax.random.key(task.seed)
     mean, std = kid(fake, real, key=key, subset_size=size)
     none = f"no interval of fewer than two subsets of {size}: pass --repeats"
-    scores = {name: Score(float(mean), None, none), f"{name}_std": Score(float(std))}
+    scores = {name: Score(float(mean), None, none)}
+    scores[f"{name}_std"] = Score(float(std), None, SPREAD)
     blocks = min(len(fake), len(real)) // size
     if blocks > 1:
       order = np.random.default_rng(task.seed).permutation(len(real))
@@ -91,7 +89,7 @@ def class_scores(task: Task, name: str = "class_score") -> Scores:
   half = float(stdtrit(splits - 1, 0.975)) * std / (splits - 1) ** 0.5
   how = f"t over {splits} splits, for as many images as one has"
   score = Score(mean, (mean - half, mean + half), how)
-  return {name: score, f"{name}_std": Score(std)}
+  return {name: score, f"{name}_std": Score(std, None, SPREAD)}
 
 
 def prdc_scores(task: Task) -> Scores:
@@ -102,10 +100,8 @@ def prdc_scores(task: Task) -> Scores:
   real, fake = real[:num], fake[:num]
   found = {name: float(value) for name, value in prdc(real, fake).items()}
   without = leave_one_out(real, fake)
-  how = "jackknife, over samples, at this number of them"
   scores = {
-    name: Score(value, jackknife_interval(value, without[name]), how)
-    for name, value in found.items()
+    name: jackknife(value, without[name], "samples") for name, value in found.items()
   }
   # Given the real images a mean over samples; of a share near 0 or 1 better so.
   return {**scores, "precision": share(found["precision"], num)}
@@ -141,5 +137,5 @@ def labels_scores(task: Task) -> Scores:
     right = float((logits.argmax(1) == asked).mean())
     scores["label_accuracy"] = share(right, len(logits))
   for name, value in look(task.reference_features["logits"]).items():
-    scores[f"{name}_of_reference"] = Score(float(value))
+    scores[f"{name}_of_reference"] = Score(float(value), None, "of a fixed set")
   return scores

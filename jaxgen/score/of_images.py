@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxgen import data
-from jaxgen.metrics.bootstrap import jackknife_interval, pairs_interval
+from jaxgen.metrics.bootstrap import pairs_interval
 from jaxgen.metrics.classifier import classification_accuracy_score
 from jaxgen.metrics.modes import leave_one_out, modes_and_kl, modes_of_images
 from jaxgen.metrics.neighbours import copies
@@ -12,7 +12,7 @@ from jaxgen.metrics.sliced_wasserstein import leave_groups_out, sliced_wasserste
 from jaxgen.metrics.ssim import ms_ssim_pairs
 from jaxgen.score.cache import CLASSIFIER_STEPS, trained
 from jaxgen.score.images import CHUNK, of_source
-from jaxgen.score.task import Score, Scores, Task, default, mean, share
+from jaxgen.score.task import Score, Scores, Task, default, jackknife, mean, share
 
 PAIRS = 1_000  # of images, compared for diversity
 MNIST = {"batch_size": CHUNK, "image_size": 28, "channels": 1}
@@ -42,12 +42,12 @@ def sliced_scores(task: Task) -> Scores:
   groups = min(num, default(leave_groups_out, "num_groups"))
   without = leave_groups_out(*sets, key=key, num_groups=groups)
   without = np.asarray(without, np.float64)
-  how = f"jackknife of {groups} groups of images of both sets, at this number"
   names = [f"swd_{real.shape[1] >> i}" for i in range(len(levels))] + ["swd"]
   values = [*levels, levels.mean()]
   parts = [*without.T, without.mean(1)]
+  of = f"{groups} groups of images of both sets"
   return {
-    name: Score(float(value), jackknife_interval(float(value), part), how)
+    name: jackknife(float(value), part, of)
     for name, value, part in zip(names, values, parts, strict=True)
   }
 
@@ -88,9 +88,8 @@ def modes_scores(task: Task) -> Scores:
   judge = trained(*digits)
   labels = modes_of_images(task.samples.some(task.samples.count)["image"], judge)
   without = leave_one_out(labels, 1000)
-  how = "jackknife, over samples, at this number of them"
   scores = {
-    name: Score(float(value), jackknife_interval(float(value), without[name]), how)
+    name: jackknife(float(value), without[name], "samples")
     for name, value in modes_and_kl(labels, 1000).items()
   }
   return {**scores, "judge_accuracy": Score(float(judge.test_accuracy))}

@@ -74,6 +74,7 @@ def evaluate_workdir(
     "step": int(loaded.state.step),
     "seed": ruler.seed,
     "sampler": _sampler(loaded, overrides),
+    "config": json.loads(loaded.config.to_json()),
     "samples": digests,
     **_circumstances(start),
   }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen import parallel
-from jaxgen.metrics.bootstrap import mean_interval
+from jaxgen.metrics.bootstrap import jackknife_interval, mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.run import Run
 from jaxgen.score.cache import features
@@ -126,6 +126,14 @@ def mean(values: np.ndarray, of: str) -> Score:
   if not np.isfinite(found) or len(values) < 2:
     return Score(found, None, "" if len(values) > 1 else "no interval of one")
   return Score(found, mean_interval(values), f"t over {of}")
+
+
+def jackknife(value: float, left_out: np.ndarray, of: str) -> Score:
+  """A statistic, with an interval from those without each of its parts."""
+  if not np.ptp(left_out):
+    return Score(value, None, f"no interval: no one of the {of} makes a difference")
+  how = f"jackknife, over {of}, at this number of them"
+  return Score(value, jackknife_interval(value, left_out), how)
 
 
 def default(function: Any, name: str) -> Any:
