@@ -1,5 +1,6 @@
 """MADE and MAF: what sees what, determinants, inverses, densities, nflows."""
 
+import math
 from pathlib import Path
 
 from golden.make_flow_maf import BLOCKS, HIDDEN, LAYERS, SIZE, inputs
@@ -78,6 +79,27 @@ def test_constant_mu_and_alpha_are_a_gaussian():
   squares = ((x - mu) / np.exp(alpha)) ** 2
   expected = -0.5 * (squares + np.log(2 * np.pi)) - alpha
   np.testing.assert_allclose(found, expected.sum(-1), rtol=1e-12)
+
+
+def test_samples_far_from_the_data_stay_finite():
+  """alpha_i = 40 relu(x_{i-1}): without a bound x_3 is about e^(40 e^40)."""
+  made = Made(np.arange(4), 4, 1, num_outputs=2, is_residual=False)
+  layer = AffineAutoregressive(Conditioner(made), np.arange(4))
+  shapes = jax.eval_shape(layer.init, KEY, jnp.zeros((1, 4)))
+  variables = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+  kernels = variables["params"]["conditioner"]["made"]
+  for i in range(
+    2
+  ):  # Unit j of both hidden layers is x_j, output alpha_i reads unit i - 1.
+    kernels[f"MaskedDense_{i}"]["kernel"] = np.eye(4, dtype=np.float32)
+  kernels["MaskedDense_2"]["kernel"][range(3), [2, 4, 6]] = 40.0
+  z = jnp.full((1, 4), 1.0)
+  x, log_det = jax.jit(layer.apply, static_argnames="method")(
+    variables, z, method="inverse"
+  )
+  # x_0 = 1; from then on alpha is 5.
+  np.testing.assert_allclose(x, [[1.0, *3 * [math.exp(5)]]], rtol=1e-5)
+  np.testing.assert_allclose(log_det, [15.0], rtol=1e-6)
 
 
 def test_log_det_is_the_jacobians_and_inverse_undoes():
