@@ -20,9 +20,10 @@ The two published numbers are one: over the test set the logit's log-determinant
 Parameters: 22,551,200, as nflows' MaskedAutoregressiveFlow(784, 1024, 5, 1) in torch.
 The small budget is this network with batch normalisation (22,559,040 parameters).
 The 64 samples were looked at: about one in three reads as a digit, of ragged strokes; 6
-are black and white noise, wholly or around a figure: there alpha, and so x, of the layer
-next to the image left what training showed and grew from pixel to pixel (to thousands
-and more, where logits are at most 14). Before alpha was clipped these 6 were NaN.
+are black and white noise, wholly or around a figure: there alpha, and so x, of the
+layer next to the image left what training showed and grew from pixel to pixel (to
+thousands and more, where logits are at most 14). Before alpha was clipped these 6 were
+NaN.
 A sample is 784 passes of each of 5 layers: 64 images take 75 s on one core.
 Hardware: 2 cores of an AMD EPYC, one used and shared. Wall clock: 7.6 min, 2.7 steps/s.
 Seed 0, trained before alpha was clipped; the test bits are the same with and without.
