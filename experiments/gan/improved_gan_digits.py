@@ -14,8 +14,8 @@ Ours: frechet 34.6 [8.0, 61.2] over three seeds, which differ much (44.0, 36.8, 
   2.27 nats (2.26, 2.26, 2.28; of the data 2.30), 10 classes, no copies of training
   images.
 Precision, recall and confidence are the same for every seed; the entropy of the labels
-and the coverage (0.47, 0.49, 0.51) rise in the order in which the distance falls. So
-it is how often each digit comes that seeds differ in, more than how samples look.
+and the coverage (0.47, 0.49, 0.51) rise in the order in which the distance falls. That
+points at how often each digit comes, more than at how samples look.
 The grids of step 4,000 were looked at: with every seed most samples read as digits of
 many hands, with speckled edges; a few are none.
 Both techniques at once do not work: with 16 kernels of minibatch discrimination besides
