@@ -19,11 +19,11 @@ and what the encoder finds in G(A, z) (0.80, the mean of |z|, if it finds nothin
 The 10,000 samples are for the A of as many training images, so that some of what is
 scored is given: vae_gan_mnist, which is told nothing, has 87.8, the plain VAE after
 7,000 steps of 64 images 211.6 (see there).
-The grids of 100 were looked at: about two in three read as a digit; strokes have gaps, a
-few specks. Variations: the eight images of an A fill the same blocks; where these leave
-a choice they are different digits (3, 5, 8, 9), of 0, 2 and 6 they are nearly one. Most
-reconstructions (of training images) are the digit. A transferred z often changes the
-digit, at times into none.
+The grids of 100 were looked at: about two in three read as a digit; strokes have gaps,
+a few specks. Variations: the eight images of an A fill the same blocks; where these
+leave a choice they are different digits (3, 5, 8, 9), of 0, 2 and 6 they are nearly
+one. Most reconstructions (of training images) are the digit. A transferred z often
+changes the digit, at times into none.
 What did not work, by scripts of about 1,000 steps, by eye: without layer norm, the
 authors' weights and one rate for all (KL falls to 0), or twice their image weight (one
 saturated image for every A and z); with it and still that weight, the same; 100, but a
