@@ -1,5 +1,6 @@
 """MADE and MAF: what sees what, determinants, inverses, densities, nflows."""
 
+import math
 from pathlib import Path
 
 from golden.make_flow_maf import BLOCKS, HIDDEN, LAYERS, SIZE, inputs
@@ -78,6 +79,25 @@ def test_constant_mu_and_alpha_are_a_gaussian():
   squares = ((x - mu) / np.exp(alpha)) ** 2
   expected = -0.5 * (squares + np.log(2 * np.pi)) - alpha
   np.testing.assert_allclose(found, expected.sum(-1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("slope", [200.0, -200.0])
+def test_samples_far_from_the_data_stay_finite(slope):
+  """alpha_i = slope x_{i-1}, which without a bound is inf, or shift is, from x_1 on."""
+  made = Made(np.arange(4), 4, 1, num_outputs=2, is_residual=False)
+  layer = AffineAutoregressive(Conditioner(made), np.arange(4))
+  shapes = jax.eval_shape(layer.init, KEY, jnp.zeros((1, 4)))
+  variables = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+  kernels = variables["params"]["conditioner"]["made"]
+  for i in range(2):  # Unit j of both hidden layers is x_j; alpha_i reads unit i - 1.
+    kernels[f"MaskedDense_{i}"]["kernel"] = np.eye(4, dtype=np.float32)
+  kernels["MaskedDense_2"]["kernel"][range(3), [2, 4, 6]] = slope
+  inverse = jax.jit(lambda z: layer.apply(variables, z, method="inverse"))
+  x, log_det = inverse(jnp.ones((1, 4)))
+  # e^-7 is small enough for an alpha that is not clipped.
+  alpha = [0.0, 7.0, 7.0, 7.0] if slope > 0 else [0.0, -7.0, slope * math.exp(-7), -7.0]
+  np.testing.assert_allclose(x, np.exp([alpha]), rtol=1e-5)
+  np.testing.assert_allclose(log_det, [sum(alpha)], rtol=1e-5)
 
 
 def test_log_det_is_the_jacobians_and_inverse_undoes():

@@ -7,7 +7,9 @@ Paper: Yule (1927); textbooks.
 Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, 256 levels, in raster order.
 Published: none for these data.
 Measure: bits_per_dim --metrics=eval
-Ours: 2.730 bits/dim [2.722, 2.737], exact, over the 10,000 test images.
+Ours: 2.730 bits/dim [2.722, 2.737], exact, over the 10,000 test images. A seed changes
+  nothing: the fit draws nothing, and the data have one order (0, 1 and 2 agree to all
+  digits).
 Of 36 samples that were looked at none has a figure: slanted flecks of the thickness of
 strokes, which is what correlations of neighbours say.
 Hardware: one core of an AMD EPYC, the other busy. Wall clock: 20 s. Seed 0.

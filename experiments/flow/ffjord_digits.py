@@ -9,17 +9,18 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits,
 Published: none for this set. (MNIST, 8 bits: 0.99 bits/dim, with convolutions.)
 Measure: bits_per_dim --metrics=eval,frechet,prdc,labels,memorisation
   --features=classifier --num_samples=1000
-Ours: 2.600 bits/dim of 4 [2.558, 2.641] on the test set after 2,000 steps, with the
-  exact trace (2.789 after 250, 2.701 after 500, 2.624 after 1,000). The last train
-  batches have 2.33 to 2.36, with an estimated one. Of 1,000 samples, frechet 124.3
-  [113.8, 134.9] (58.4 of the test images); all in
-  experiments/results/flow/ffjord_digits.json.
-  jaxgen reproduce flow/ffjord_digits --seeds=1
-34,176 parameters. The grid of 64 was looked at: most are digits, about one in four is a
-blot between two of them; the background is black, with a few grey pixels at its border.
+Ours: 2.602 bits/dim of 4 [2.545, 2.658] over three seeds (2.600, 2.580, 2.625), on the
+  test set after 2,000 steps, with the exact trace (seed 0: 2.789 after 250, 2.701 after
+  500, 2.624 after 1,000). The last train batches of seed 0 have 2.33 to 2.36, with an
+  estimated one. Of 1,000 samples, frechet 129.8 [117.6, 141.9] (58.4 of the test
+  images); all in experiments/results/flow/ffjord_digits.json.
+  jaxgen reproduce flow/ffjord_digits --seeds=3
+34,176 parameters. The grids of 64 were looked at: most are digits, about one in four is
+a blot between two of them; the background is black, with a few grey pixels at its
+border.
 Needs the extra `ode` of jaxgen (diffrax).
-Hardware: 2 cores of an AMD EPYC, shared with other jobs. Wall clock: 2.4 min of
-training, 2.8 min with the scores. Seed 0.
+Hardware: 2 cores of an AMD EPYC, one used and shared. Wall clock: 2 to 3 min a seed.
+Seeds 0, 1, 2.
 """
 
 from ml_collections import ConfigDict

@@ -9,15 +9,24 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, 256 levels, uniform nois
   logits with alpha = 1e-6.
 Published: 1.89 bits/dim; log-likelihood -1300.5 nats of logits (MAF (5)).
 Measure: bits_per_dim (published 1.89) --metrics=eval
-Ours: not measured: 100 epochs of this size are for an accelerator.
+Ours: of SMALL (--budget=small, 2 epochs) 1.819 bits/dim [1.812, 1.826] on the 10,000
+  test images, one draw of noise each; 1.989 after the first epoch. The 100 epochs: not
+  measured.
+That two epochs are already below the published number: this network has residual blocks
+in place of the paper's plain hidden layers, and a rate that is ten times the paper's at
+first and falls to 0. Which of the two does it was not tried.
 The two published numbers are one: over the test set the logit's log-determinant is
 4620.06 nats per image, by which -1300.5 nats of logits are 1.8914 bits/dim.
 Parameters: 22,551,200, as nflows' MaskedAutoregressiveFlow(784, 1024, 5, 1) in torch.
-The small budget is one epoch of this network with batch normalisation (22,559,040
-parameters), at a rate of 1e-3: 0.31 s of CPU time per step on one core of an AMD EPYC,
-so 3 minutes; not measured to its end. After 40 steps the train loss was 2.24 bits/dim.
-A sample is 784 passes of each of 5 layers: with 256 units 64 images took 20 s on two
-cores, compiling included.
+The small budget is this network with batch normalisation (22,559,040 parameters).
+The 64 samples were looked at: about one in three reads as a digit, of ragged strokes; 6
+are black and white noise, wholly or around a figure: there alpha, and so x, of the
+layer next to the image left what training showed and grew from pixel to pixel (to
+thousands and more, where logits are at most 14). Before alpha was clipped these 6 were
+NaN.
+A sample is 784 passes of each of 5 layers: 64 images take 75 s on one core.
+Hardware: 2 cores of an AMD EPYC, one used and shared. Wall clock: 7.6 min, 2.7 steps/s.
+Seed 0, trained before alpha was clipped; the test bits are the same with and without.
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +53,7 @@ def get_config():
   )
 
 
-SMALL = {"batch_norm": True, "num_steps": 600, "lr": 1e-3}  # 1 epoch
+SMALL = {"batch_norm": True, "num_steps": 1200, "lr": 1e-3}  # 2 epochs
 
 
 def build(config):

@@ -10,8 +10,14 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images, every pixel redrawn as
 Published: test NLL 82.90 nats (Table 1, two stochastic layers, k = 50); an independent
   reproduction (nbip/IWAE) has 82.82.
 Measure: nll (published 82.90) --metrics=nll,eval
-Ours: not measured. The 3,280 epochs are 9,840,000 steps of 20 images and 50 draws:
-  weeks on two cores. SMALL has the first two stages, 4 epochs at the paper's batch.
+Ours: of SMALL (--budget=small, the first two of eight stages, 4 epochs at the paper's
+  batch) test NLL 104.40 nats [103.80, 105.00] by 5,000 samples, bound L_50 -109.15, L_1
+  -129.92. L_50 was -126.5 after 1 epoch, -116.2 after 2, -112.3 after 3, and rising.
+  So early one layer is ahead (iwae_mnist: L_50 -104.1 after 4 epochs). The paper's
+  3,280 epochs are 9,840,000 steps of 20 images and 50 draws: weeks on two cores.
+The 60 samples were looked at: most are digits, some blurred between two.
+Hardware: 2 cores of an AMD EPYC, one used and shared. Wall clock: 12 min of training,
+17 steps/s (35 when nothing else ran), and 10 min of NLL. Seed 0.
 """
 
 from ml_collections import ConfigDict
