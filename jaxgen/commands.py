@@ -18,7 +18,6 @@ import jax
 
 from jaxgen import data, describe, parallel, run, viz
 from jaxgen.bench import bench, bench_sample, dry_run
-from jaxgen.compress import compress, decompress
 from jaxgen.config import override
 from jaxgen.evaluate import sample
 from jaxgen.importing import import_diffusers
@@ -123,6 +122,8 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _compress(args: argparse.Namespace) -> None:
+  from jaxgen.compress import compress  # and SciPy, which takes a quarter of a second
+
   _start_jax(args)
   size = compress(args.workdir, args.data, args.out, args.step)
   rate = f"{size.num_bytes} bytes, {size.bits_per_value:.4g} bits per value"
@@ -130,6 +131,8 @@ def _compress(args: argparse.Namespace) -> None:
 
 
 def _decompress(args: argparse.Namespace) -> None:
+  from jaxgen.compress import decompress
+
   _start_jax(args)
   count = decompress(args.workdir, args.data, args.out, args.step)
   print(f"{count} images: {args.out}")

@@ -173,9 +173,9 @@ def summary(
   scores = {}
   for key in found[0].scores:
     values = [r.scores[key].value for r in found]
-    interval = mean_interval(values) if len(values) > 1 else None
+    interval = mean_interval(values) if len(set(values)) > 1 else None
     how = f"t over {len(values)} training seeds"
-    if interval is None:
+    if len(set(values)) == 1:  # One seed, or the seed changes nothing.
       _, interval, how = found[0].scores[key]
     scores[key] = {
       "mean": float(np.mean(values)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,10 @@ Decode = Callable[[np.ndarray], list[str]]
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-  """f32 in [-1, 1], clipped -> uint8, rounded to nearest."""
+  """f32 in [-1, 1], clipped, to uint8, rounded. NaN becomes 0, with a warning."""
+  if missing := int(np.isnan(x).sum()):
+    warnings.warn(f"{missing} of {x.size} values to draw are NaN", stacklevel=2)
+    x = np.nan_to_num(x, nan=-1.0)
   return np.rint((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 

@@ -12,9 +12,11 @@ FLAGS_FOR_PROCESSES = os.environ.setdefault(
 )
 QUICK = "" if "FULL" in os.environ else "--xla_backend_optimization_level=0"
 if QUICK and version("jax").startswith("0.10."):  # Later versions do not know them all.
-  # Half of the time to compile, and another quarter.
+  # Half of the time to compile, another quarter, and the last two about a tenth.
   QUICK += " --xla_cpu_use_fusion_emitters=false"
   QUICK += " --xla_cpu_parallel_codegen_split_count=1"
+  QUICK += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+  QUICK += " --xla_llvm_disable_expensive_passes=true"
 # Eight devices on two cores: one may be late where the others wait for it.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ["XLA_FLAGS"] = f"{FLAGS_FOR_PROCESSES} {QUICK} {PATIENT}".strip()

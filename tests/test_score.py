@@ -760,6 +760,10 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   link = "([all](experiments/results/vae/a.json))"
   assert f"| **frechet 3** {link} | 1 |" in table[2]
   assert "| not measured |" in table[3]
+  # Seeds that change nothing say nothing of an interval.
+  again = summary("vae/a", measure, [*found, *found], False, [1.0, 1.0])
+  for key in ("interval", "interval_from"):
+    assert again["scores"]["frechet"][key] == written["scores"]["frechet"][key]
   written = summary("vae/a", measure._replace(published=2.5), found, False, [1.0])
   written["scores"]["frechet"]["interval"] = [2.0, 4.0]
   written["scores"]["frechet_of_test"] = {"mean": 1.25}

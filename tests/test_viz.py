@@ -7,6 +7,12 @@ import pytest
 from jaxgen import viz
 
 
+def test_values_that_are_none_are_said():
+  x = np.array([np.nan, 1.0, np.nan], np.float32)
+  with pytest.warns(UserWarning, match="2 of 3 values to draw are NaN"):
+    assert viz.to_uint8(x).tolist() == [0, 255, 0]
+
+
 def test_to_uint8_rounds_and_clips():
   x = np.float32([-2, -1, -0.5, 0.0, 1.0, 9.0])
   assert viz.to_uint8(x).tolist() == [0, 0, 64, 128, 255, 255]
