@@ -12,7 +12,8 @@ FLAGS_FOR_PROCESSES = os.environ.setdefault(
 )
 QUICK = "" if "FULL" in os.environ else "--xla_backend_optimization_level=0"
 if QUICK and version("jax").startswith("0.10."):  # Later versions do not know them all.
-  # Half of the time to compile, another quarter, and the last two about a tenth.
+  # Half of the time to compile, another quarter; the last two each about a tenth of the
+  # rest, in noisy measurements.
   QUICK += " --xla_cpu_use_fusion_emitters=false"
   QUICK += " --xla_cpu_parallel_codegen_split_count=1"
   QUICK += " --xla_cpu_enable_concurrency_optimized_scheduler=false"

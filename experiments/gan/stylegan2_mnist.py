@@ -39,7 +39,7 @@ is the deviation of pixels within a class, as the classifier sees it, over the d
   4e-3, 1.5e-2, 0.2 (this config)      1,500   243, 0.004, 0.72
 Some of these stop early: they tell how a run starts, not where it ends.
 The networks equal the authors' to 4e-15 (float64).
-Hardware: one core of an AMD EPYC a seed. Wall clock: 9 to 12 min each, 2 min to score
+Hardware: one core of an AMD EPYC a seed. Wall clock: 9 to 12 min each, 3 min to score
 all three.
 """
 
