@@ -15,7 +15,7 @@ from jaxgen.gan import cgan, improved_gan, lsgan, mlp_gan, pacgan
 from jaxgen.gan.adversarial import diversity, two_player
 from jaxgen.losses import adversarial
 from jaxgen.metrics.classifier import Classifier
-from jaxgen.metrics.modes import stacked_modes
+from jaxgen.metrics.modes import modes_and_kl, modes_of_images
 from jaxgen.nn.maxout import Maxout
 from jaxgen.nn.minibatch import MinibatchDiscrimination
 
@@ -550,28 +550,28 @@ class Brightness(Classifier):
     return {"logits": np.eye(10)[images[:, 0, 0, 0] // 20]}
 
 
-def test_stacked_modes_labels_each_channel_on_its_own():
+def test_modes_of_images_labels_each_channel_on_its_own():
   judge = Brightness({}, (28, 28, 1), 10)
   triples = np.array([[1, 2, 3], [3, 2, 1], [1, 2, 3], [0, 0, 9]])
   image = np.broadcast_to(20 * triples[:, None, None], (4, 28, 28, 3))
-  found = stacked_modes(image.astype(np.uint8), judge)
+  found = modes_and_kl(modes_of_images(image.astype(np.uint8), judge), 1000)
   assert found["modes"] == 3
   expected = 0.5 * np.log(0.5 * 1000) + 2 * 0.25 * np.log(0.25 * 1000)
   np.testing.assert_allclose(found["kl"], expected)
   every = np.stack(np.unravel_index(np.arange(1000), (10, 10, 10)), axis=-1)
   image = np.broadcast_to(20 * every[:, None, None], (1000, 28, 28, 3))
-  found = stacked_modes(image.astype(np.uint8), judge)
+  found = modes_and_kl(modes_of_images(image.astype(np.uint8), judge), 1000)
   assert found["modes"] == 1000
   np.testing.assert_allclose(found["kl"], 0, atol=1e-12)
 
 
-def test_stacked_modes_wants_three_channels_of_digits():
+def test_modes_of_images_wants_three_channels_of_digits():
   with pytest.raises(ValueError, match=r"got shape \[4, 28, 28, 1\] and 10 classes"):
     image = np.zeros((4, 28, 28, 1), np.uint8)
-    stacked_modes(image, Brightness({}, (28, 28, 1), 10))
+    modes_of_images(image, Brightness({}, (28, 28, 1), 10))
   with pytest.raises(ValueError, match="and 7 classes"):
     image = np.zeros((4, 28, 28, 3), np.uint8)
-    stacked_modes(image, Brightness({}, (28, 28, 1), 7))
+    modes_of_images(image, Brightness({}, (28, 28, 1), 7))
 
 
 def test_stacked_mnist_is_a_function_of_its_seed(mnist):

@@ -12,18 +12,6 @@ import numpy as np
 from jaxgen.metrics.classifier import Classifier
 
 
-def stacked_modes(images: np.ndarray, classifier: Classifier) -> dict[str, float]:
-  """Modes and KL of images of stacked MNIST, as PacGAN's code measures them.
-
-  Args, errors: as `modes_of_images`.
-
-  Returns:
-    {"modes": distinct triples of 1,000, "kl": KL(generated || uniform) in nats}; see
-    `modes_and_kl`.
-  """
-  return modes_and_kl(modes_of_images(images, classifier), 1000)
-
-
 def modes_of_images(images: np.ndarray, classifier: Classifier) -> np.ndarray:
   """The mode of each image of stacked MNIST.
 
