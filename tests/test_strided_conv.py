@@ -9,18 +9,24 @@ import pytest
 
 from jaxgen.nn.strided_conv import (
   ConvTranspose,
+  conv_of_flax,
   conv_transpose,
   same_pads,
   strided_conv,
 )
 
 CASES = [
-  ((4, 4), (2, 2), None),
-  ((5, 5), (2, 2), None),
-  ((3, 2), (2, 3), None),
-  ((2, 3), (3, 1), None),
-  ((4, 4), (2, 2), [(2, 3), (1, 2)]),
-  ((3, 3), (2, 2), [(-1, 4), (0, 2)]),  # cropped on one side
+  ((6, 5), (4, 4), (2, 2), None),
+  ((6, 5), (5, 5), (2, 2), None),
+  ((6, 5), (3, 2), (2, 3), None),
+  ((6, 5), (2, 3), (3, 1), None),
+  ((6, 5), (4, 4), (2, 2), [(2, 3), (1, 2)]),
+  ((6, 5), (3, 3), (2, 2), [(-1, 4), (0, 2)]),  # cropped on one side
+  # Kernels larger than the image, on both sides or on one.
+  ((4, 4), (5, 5), (2, 2), [(1, 2), (2, 2)]),
+  ((2, 1), (5, 5), (2, 2), [(3, 2), (4, 5)]),
+  ((3, 6), (4, 3), (2, 3), [(3, 0), (0, 1)]),
+  ((3, 3), (5, 4), (1, 1), [(6, -1), (4, 7)]),
 ]
 
 
@@ -47,11 +53,13 @@ def our_strided(x, kernel, strides, padding):
 @pytest.mark.parametrize(
   ("ours", "theirs"), [(our_transposed, transposed), (our_strided, strided)]
 )
-@pytest.mark.parametrize(("size", "strides", "padding"), CASES)
-def test_values_and_derivatives_are_those_of_lax(ours, theirs, size, strides, padding):
+@pytest.mark.parametrize(("image", "size", "strides", "padding"), CASES)
+def test_values_and_derivatives_are_those_of_lax(
+  ours, theirs, image, size, strides, padding
+):
   with jax.enable_x64(True):
     keys = jax.random.split(jax.random.key(0), 2)
-    x = jax.random.normal(keys[0], (2, 6, 5, 3), jnp.float64)
+    x = jax.random.normal(keys[0], (2, *image, 3), jnp.float64)
     kernel = jax.random.normal(keys[1], (*size, 3, 2), jnp.float64)
 
     def loss(fn, x, kernel):
@@ -91,3 +99,12 @@ def test_the_layer_is_that_of_flax(use_bias, dtype):
   )
   assert found.dtype == expected.dtype == (dtype or jnp.float32)
   np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 2])
+def test_within_the_layer_of_flax(padding):
+  x = jax.random.normal(jax.random.key(1), (2, 5, 6, 3))
+  layer = nn.Conv(4, (5, 4), (2, 2), padding)
+  variables = layer.init(jax.random.key(2), x)
+  found = layer.clone(conv_general_dilated=conv_of_flax).apply(variables, x)
+  np.testing.assert_allclose(found, layer.apply(variables, x), rtol=1e-5, atol=1e-6)

@@ -32,7 +32,7 @@ import optax
 from jaxgen.gan.adversarial import two_player
 from jaxgen.losses.adversarial import AdversarialLoss, non_saturating
 from jaxgen.method import Array, Method
-from jaxgen.nn.strided_conv import ConvTranspose
+from jaxgen.nn.strided_conv import ConvTranspose, conv_of_flax
 
 SIDES = (2, 4, 7, 14, 28)
 KERNEL = 5
@@ -146,7 +146,14 @@ class Discriminator(nn.Module):
     options = dict(kernel_init=normal_init, dtype=self.dtype)
     for level in range(self.num_halvings):
       width = self.width * 2**level
-      x = nn.Conv(width, (KERNEL, KERNEL), (2, 2), name=f"conv_{level}", **options)(x)
+      x = nn.Conv(
+        width,
+        (KERNEL, KERNEL),
+        (2, 2),
+        conv_general_dilated=conv_of_flax,
+        name=f"conv_{level}",
+        **options,
+      )(x)
       if level > 0:
         x = batch_norm(train, self.dtype, f"norm_{level}")(x)
       x = nn.leaky_relu(x, 0.2)
