@@ -4,14 +4,15 @@ An experiment's docstring says what is measured, in one line:
 
   Measure: fid (published 3.17) --features=inception --num_samples=50000
 
-The first word is the score that counts; flags are those of `jaxgen evaluate`. The
-module may have a SMALL, overrides of its config for a partial budget, and lines
-"Measure small:" if another score tells more of that, "Dataset small:" if its data are
-others.
+The first word is the score that counts; flags are those of `jaxgen evaluate`, where
+--weights=FILE is sought beside the experiment's own file. The module may have a SMALL,
+overrides of its config for a partial budget, and lines "Measure small:" if another
+score tells more of that, "Dataset small:" if its data are others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import json
+import os
 from pathlib import Path
 import re
 import shlex
@@ -24,6 +25,7 @@ from jaxgen.chart import training_seconds
 from jaxgen.config import override
 from jaxgen.method import TrainState
 from jaxgen.metrics.bootstrap import mean_interval
+from jaxgen.score.cache import classifier_network
 from jaxgen.score.results import Result, Ruler, evaluate_workdir
 from jaxgen.seeds import experiment_over_seeds, save_seeds
 from jaxgen.train import fit
@@ -56,12 +58,16 @@ def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> 
       f"--features=classifier', found {text!r}"
     )
   score, published, flags = found.groups()
-  options: dict[str, Any] = {"weights": weights}
+  options: dict[str, Any] = {}
   for flag in shlex.split(flags):
     key, value = flag.removeprefix("--").split("=", 1)
     if key not in Ruler._fields:
       raise ValueError(f"{path}: unknown --{key}; expected one of {Ruler._fields}")
     options[key] = int(value) if isinstance(Ruler()._asdict()[key], int) else value
+  if "weights" in options:
+    options["weights"] = os.path.normpath(path.parent / options["weights"])
+  if weights:
+    options["weights"] = weights
   options["metrics"] = tuple(options.get("metrics", score).split(","))
   return Measure(score, float(published) if published else None, Ruler(**options))
 
@@ -96,7 +102,7 @@ def reproduce(
     seeds: Seeds 0, ..., seeds - 1.
     budget: "full": the config as it is; "small": with the experiment's SMALL.
     overrides: Further entries of the config; the result then counts as partial.
-    weights: File of the feature network, where one is needed.
+    weights: File of the feature network, in place of the one that "Measure:" names.
     together: Train all seeds in one process and one compiled step, for small dense
       networks (`jaxgen.seeds` says when it pays off); else one after another.
     backend: Default jit over all devices.
@@ -229,15 +235,24 @@ def results_table(experiments: Path) -> str:
     ours, budget = ("not measured", ""), "full"
     if file.exists():
       result = json.loads(file.read_text())
-      ours = _ours(result), str(result["seeds"])
       budget = "small" if "--budget=small" in result["command"].split() else "full"
+      known = _measured_as_told(result, measure_of(path, budget=budget).ruler)
+      ours = _ours(result, known), str(result["seeds"])
     fields = told_of(path, "Dataset", budget), describe.notebook(path)["Published"]
     told = (field.replace("|", r"\|") for field in fields)
     rows.append((f"`{name}`", *told, *ours))
   return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _ours(result: Mapping[str, Any]) -> str:
+def _measured_as_told(result: Mapping[str, Any], ruler: Ruler) -> bool:
+  """Whether the classifier, if one is named, is that which the result was found by."""
+  if ruler.features != "classifier" or not ruler.weights:
+    return True
+  named = classifier_network(None, None, ruler.weights).fingerprint
+  return result["fingerprint"]["features"] == named
+
+
+def _ours(result: Mapping[str, Any], as_told: bool) -> str:
   """The score that counts, that of real test images, and where all of them are."""
   name, scores = result["score"], result["scores"]
   text = f"**{name} {scores[name]['mean']:.4g}**"
@@ -252,6 +267,8 @@ def _ours(result: Mapping[str, Any]) -> str:
   if result["verdict"] == "outside":
     side = "above" if result["published"] > interval[1] else "below"
     text += f": {result['published']:.4g} is {side}"
+  if not as_told:
+    text += "; by another classifier than that of the other rows"
   return f"{text} ([all](experiments/results/{result['name']}.json))"
 
 

@@ -31,6 +31,7 @@ from jaxgen.score import (
   tables,
 )
 from jaxgen.score import task as tasks
+from jaxgen.score.cache import classifier_network
 from jaxgen.score.results import Result
 from jaxgen.score.task import Ruler, Score
 
@@ -728,6 +729,10 @@ def test_what_is_measured_is_read_from_the_docstring(tmp_path):
   assert measure_of(path).score == "fid"
   small = measure_of(path, "file", "small")
   assert (small.score, small.ruler) == ("mmd", Ruler(("mmd",), 9, weights="file"))
+  path.write_text('"""X.\n\nMeasure: fid --weights=../rulers/a.npz\n"""\n')
+  beside = tmp_path.parent / "rulers" / "a.npz"
+  assert measure_of(path).ruler.weights == str(beside)
+  assert measure_of(path, "b.npz").ruler.weights == "b.npz"
   for line, text in (
     ("Ours: 3", "expected a docstring line like 'Measure:"),
     ("Measure: fid --sampels=3", "unknown --sampels"),
@@ -740,8 +745,10 @@ def test_what_is_measured_is_read_from_the_docstring(tmp_path):
 def test_every_experiment_says_what_is_measured():
   for path in sorted(commands.experiments_dir().glob("*/*.py")):
     for budget in ("full", "small"):
-      metrics = measure_of(path, budget=budget).ruler.metrics
-      scores.check([m for m in metrics if not scores.METRICS[m].inception], "any")
+      ruler = measure_of(path, budget=budget).ruler
+      metrics = [m for m in ruler.metrics if not scores.METRICS[m].inception]
+      scores.check(metrics, "any")
+      assert ruler.weights is None or Path(ruler.weights).is_file(), path
 
 
 def test_the_table_shows_the_files_and_nothing_else(tmp_path):
@@ -783,3 +790,12 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]
   assert f"test images 1.25; outside: 5 is above {link} | 1 |" in row
+  # The classifier that the experiment names, and that of the result.
+  file = commands.experiments_dir() / "rulers" / "digits.npz"
+  flag = "--features=classifier"
+  text = TINY.read_text().replace(flag, f"{flag}\n  --weights={file}")
+  (tmp_path / "vae" / "a.py").write_text(text)
+  assert "outside: 5 is above; by another classifier" in results_table(tmp_path)
+  written["fingerprint"]["features"] = classifier_network(None, None, file).fingerprint
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
+  assert "by another classifier" not in results_table(tmp_path)

@@ -13,8 +13,8 @@ Paper: none is this method; see `jaxgen.autoregressive.hybrid` for Xia et al. (2
   Ghazvininejad et al. (2019), arXiv 1904.09324, from which its two parts are.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none.
-Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
+  --weights=../rulers/digits.npz --num_samples=1000
 Ours: Frechet distance 21.7 [16.8, 26.6] of 1,000 samples; the 297 test images, which
   are few: 58.4. Label accuracy 0.867, bits_per_token, a bound, 2.039 [2.006, 2.071].
   Worse than either part alone:

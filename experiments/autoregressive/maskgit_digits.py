@@ -11,8 +11,8 @@ Paper: Chang et al., MaskGIT: Masked Generative Image Transformer (2022), arXiv
   2202.04200.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
-Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
+  --weights=../rulers/digits.npz --num_samples=1000
 Ours: Frechet distance 51.2 [42.0, 60.4]; the 297 test images, which are few: 58.4.
   Label accuracy 0.989: of 1,000 samples a classifier sees 98.9 % as the digit that was
   asked for; all 10 classes, label entropy 2.301 nats (at most 2.303), precision 0.76,

@@ -11,8 +11,8 @@ Paper: Song, Dhariwal, Chen, Sutskever, Consistency Models (2023), arXiv 2303.01
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, of 17 levels;
   the teacher saw 16 with uniform noise.
 Published: none for this set.
-Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
+  --weights=../rulers/digits.npz --num_samples=1000
 Ours: in one step, of 1,000 samples of one evaluation, frechet 78.1 [67.0, 89.1] (58.4
   of the test images); all in experiments/results/diffusion/consistency_digits.json.
   jaxgen reproduce diffusion/consistency_digits --seeds=1

@@ -8,8 +8,8 @@ Paper: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models (2020), arXiv
   2006.11239.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
-Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
+  --weights=../rulers/digits.npz --num_samples=1000
 Ours: over three seeds a Frechet distance of 8.8 [6.6, 11.0] (the 297 test images, which
   are few: 58.4), test loss 0.0782, 10 classes, label entropy 2.297 nats (training set
   2.303), no copies.

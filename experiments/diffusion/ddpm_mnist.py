@@ -6,8 +6,8 @@ Paper: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models (2020), arXiv
   2006.11239.
 Dataset: mnist (TFDS), 60,000 / 10,000 images.
 Published: none in the paper.
-Measure: frechet --metrics=frechet,prdc,labels,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,eval --features=classifier
+  --weights=../rulers/mnist_28.npz --num_samples=1000
 Ours: frechet 25.9 [22.1, 29.7] of 1,000 samples (1,000 test images: 5.0), precision
   0.79, recall 0.95, confidence 0.906 (test set 0.991), all 10 classes evenly; test loss
   0.0237 after 6,000 steps (3.2 epochs), 0.0252 after 3,000.

@@ -11,7 +11,7 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits,
   noise.
 Published: none for this set.
 Measure: bits_per_dim --metrics=nll,frechet,prdc,labels,memorisation
-  --features=classifier --num_samples=1000
+  --features=classifier --weights=../rulers/digits.npz --num_samples=1000
 Ours: 1.925 bits/dim of 4 [1.893, 1.956] on the test set, with 43 evaluations by the
   solver for an image (FFJORD on these levels, flow/ffjord_digits: 2.602); of 1,000
   samples frechet 11.2 [4.0, 18.4] (58.4 of the test images); all in

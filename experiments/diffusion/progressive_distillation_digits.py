@@ -9,8 +9,8 @@ Paper: Salimans, Ho, Progressive Distillation for Fast Sampling of Diffusion Mod
   (2022), arXiv 2202.00512.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
-Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval
-  --features=classifier --num_samples=1000
+Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
+  --weights=../rulers/digits.npz --num_samples=1000
 Ours: in one step, of 1,000 samples of one evaluation, frechet 33.5 [23.2, 43.8] (58.4
   of the test images), precision 0.80, recall 0.96, no copies.
   jaxgen reproduce diffusion/progressive_distillation_digits --seeds=1

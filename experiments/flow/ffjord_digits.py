@@ -8,7 +8,7 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, 4 bits,
   noise.
 Published: none for this set. (MNIST, 8 bits: 0.99 bits/dim, with convolutions.)
 Measure: bits_per_dim --metrics=eval,frechet,prdc,labels,memorisation
-  --features=classifier --num_samples=1000
+  --features=classifier --weights=../rulers/digits.npz --num_samples=1000
 Ours: 2.602 bits/dim of 4 [2.545, 2.658] over three seeds (2.600, 2.580, 2.625), on the
   test set after 2,000 steps, with the exact trace (seed 0: 2.789 after 250, 2.701 after
   500, 2.624 after 1,000). The last train batches of seed 0 have 2.33 to 2.36, with an

@@ -7,7 +7,7 @@ Paper: Brock, Donahue & Simonyan, Large Scale GAN Training for High Fidelity Nat
 Dataset: mnist (TFDS) resized to 16x16, 60,000 / 10,000 images.
 Published: no number for MNIST samples.
 Measure: label_accuracy --metrics=frechet,prdc,labels --features=classifier
-  --num_samples=5000
+  --weights=../rulers/mnist_16.npz --num_samples=5000
 Ours: label_accuracy 0.995: of 5,000 samples a classifier (0.992 on the test set) sees
   99.5 % as the digit asked for. Frechet distance 4.36 [3.86, 4.86] (of the test
   set 0.94), precision 0.96, recall 0.66, confidence 0.995, label entropy 2.300 nats (at

@@ -7,6 +7,7 @@ Paper: Mogren, C-RNN-GAN: Continuous recurrent neural networks with adversarial 
 Dataset: mnist (TFDS), 60,000 / 10,000 images, resized to 14x14.
 Published: none for images (the paper's numbers are statistics of music).
 Measure: frechet --metrics=frechet,prdc,labels --features=classifier
+  --weights=../rulers/mnist_14.npz
 Ours: frechet 120.3 (of the test set 0.63), precision 0.69, recall 0.65, coverage 0.28,
   confidence of a classifier 0.848 (training set 0.986), label entropy 2.08 nats (2.30),
   10 classes.
