@@ -37,7 +37,7 @@ def get_config():
   )
 
 
-SMALL = {"width": 24, "num_steps": 8_000}  # 3/8 of the width, 4 of 50 epochs, for a CPU
+SMALL = {"width": 24, "num_steps": 8_000}  # for an hour of a CPU
 
 
 def build(config):
