@@ -238,19 +238,23 @@ def test_modes_are_judged_by_a_classifier_of_digits(monkeypatch):
     def predict(self, images):
       return {"logits": np.eye(10)[images[:, 0, 0, 0]]}
 
-  asked = []
-  monkeypatch.setattr(of_images, "trained", lambda *sets: asked.extend(sets) or Judge())
   monkeypatch.setattr(
-    of_images.data, "tfds_images", lambda name, split, **_: (name, split)
+    of_images.classifier, "load", lambda file: {"digits.npz": Judge()}[file]
   )
-  monkeypatch.setattr(of_images, "of_source", lambda source, name: (*source, name))
   triples = np.array([[1, 2, 3]] * 5 + [[9, 9, 9]] * 5, np.uint8)
   stacked = np.broadcast_to(triples[:, None, None], (10, 28, 28, 3)).copy()
-  found = scores.compute(task(image_set(stacked), None), ["modes"])
+  named = Ruler(("modes",), features="classifier", weights="digits.npz")
+  network = FeatureNetwork("classifier", "", "none", None)
+  asked = lambda ruler: task(image_set(stacked), None, network=network, ruler=ruler)
+  found = scores.compute(asked(named), ["modes"])
   assert found["modes"].value == 2
   assert found["kl"].value == pytest.approx(np.log(500))
   assert found["judge_accuracy"].value == 0.99
-  assert asked == [("mnist", s, f"mnist {s}") for s in ("train", "test")]
+  for ruler in (named._replace(weights=None), named._replace(features="inception")):
+    with pytest.raises(ValueError, match=r"modes needs .* --weights=FILE.*mnist_28"):
+      scores.compute(asked(ruler), ["modes"])
+  with pytest.raises(ValueError, match="modes needs --features"):
+    scores.check(["modes"], None)
 
 
 def test_a_name_must_be_earned():

@@ -6,7 +6,8 @@ Paper: Lin, Khetan, Fanti & Oh, PacGAN: The Power of Two Samples in Generative
   Adversarial Networks (2017), arXiv 1712.04086.
 Dataset: stacked MNIST (of mnist, TFDS), 128,000 images of 1,000 modes.
 Published: 78.9 +- 6.46 modes, KL 4.50 +- 0.127 (Table 2, their DCGAN, 10 trials).
-Measure: modes (published 78.9) --num_samples=26000
+Measure: modes (published 78.9) --num_samples=26000 --features=classifier
+  --weights=../rulers/mnist_28.npz
 Ours: not measured at full size. With --config.width=12, after 601 of 100,000 steps: 1
   mode, KL 6.908 (26,000 samples; by a script, with the same classifier).
 That is 0.6 % of the training: all samples are one image, and it shows no digits. The

@@ -3,19 +3,17 @@
 import jax
 import numpy as np
 
-from jaxgen import data
+from jaxgen.metrics import classifier
 from jaxgen.metrics.bootstrap import pairs_interval
 from jaxgen.metrics.classifier import classification_accuracy_score
 from jaxgen.metrics.modes import leave_one_out, modes_and_kl, modes_of_images
 from jaxgen.metrics.neighbours import copies
 from jaxgen.metrics.sliced_wasserstein import leave_groups_out, sliced_wasserstein
 from jaxgen.metrics.ssim import ms_ssim_pairs
-from jaxgen.score.cache import CLASSIFIER_STEPS, trained
-from jaxgen.score.images import CHUNK, of_source
+from jaxgen.score.cache import CLASSIFIER_STEPS
 from jaxgen.score.task import Score, Scores, Task, default, jackknife, mean, share
 
 PAIRS = 1_000  # of images, compared for diversity
-MNIST = {"batch_size": CHUNK, "image_size": 28, "channels": 1}
 
 
 def accuracy_scores(task: Task) -> Scores:
@@ -81,15 +79,18 @@ def memorisation_scores(task: Task) -> Scores:
 
 def modes_scores(task: Task) -> Scores:
   """Stacked MNIST's, judged by a classifier of MNIST's own digits."""
-  digits = [
-    of_source(data.tfds_images("mnist", split, **MNIST), f"mnist {split}")
-    for split in ("train", "test")
-  ]
-  judge = trained(*digits)
+  if task.ruler.features != "classifier" or not task.ruler.weights:
+    raise ValueError(
+      "modes needs --features=classifier --weights=FILE, a classifier of the 28x28 "
+      "digits of MNIST such as experiments/rulers/mnist_28.npz"
+    )
+  judge = classifier.load(task.ruler.weights)
   labels = modes_of_images(task.samples.some(task.samples.count)["image"], judge)
   without = leave_one_out(labels, 1000)
   scores = {
     name: jackknife(float(value), without[name], "samples")
     for name, value in modes_and_kl(labels, 1000).items()
   }
-  return {**scores, "judge_accuracy": Score(float(judge.test_accuracy))}
+  if judge.test_accuracy is not None:
+    scores["judge_accuracy"] = Score(judge.test_accuracy)
+  return scores

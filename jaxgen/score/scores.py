@@ -94,7 +94,7 @@ METRICS = {
   "fid": Metric(_named(of_features.frechet_scores, "fid"), BOTH, True),
   "kid": Metric(_named(of_features.mmd_scores, "kid"), BOTH, True, settings=KERNEL),
   "is": Metric(_named(of_features.class_scores, "is"), ONE, True, settings=SPLITS),
-  "modes": Metric(of_images.modes_scores, ("samples",)),
+  "modes": Metric(of_images.modes_scores, ONE),
   "cas": Metric(of_images.accuracy_scores, ("samples", "test"), settings=STEPS),
   "swd": Metric(of_images.sliced_scores, ("samples", "reference"), settings=SLICES),
   "ms_ssim": Metric(
