@@ -8,7 +8,7 @@ the two here is the gradient of the other, as often as one differentiates: of a 
 one, a penalty on the gradient of the image needs it (R1).
 
 A kernel larger than the image (5 x 5 on the 4 x 4 map at the bottom of a GAN) takes the
-slowest of XLA's ways on CPUs, 6 to 30 times slower. Such small images are padded first.
+slowest of XLA's ways on CPUs, 6 to 35 times slower. Such small images are padded first.
 """
 
 from collections.abc import Callable, Sequence

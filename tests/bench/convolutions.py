@@ -1,9 +1,10 @@
-"""Gradients of kernels through zeros between pixels: those of XLA's rules, and ours.
+"""Gradients of kernels of strided and transposed convolutions: XLA's rules, and ours.
 
   taskset -c 0 python tests/bench/convolutions.py
 
-Prints times in ms, of the layers of DCGAN's generator at 64x64, and of a penalty on the
-gradient of the image (R1) through the layers of a strided discriminator.
+Prints times in ms, of the layers of DCGAN's generator at 64x64, of a penalty on the
+gradient of the image (R1) through the layers of a strided discriminator, and of the
+layers of PacGAN whose kernels are larger than their images.
 """
 
 import time
@@ -62,6 +63,24 @@ def main():
       jnp.ones((BATCH, side, side, width)),
       jnp.ones((4, 4, width, 2 * width)),
       penalty=True,
+    )
+  odd = ((1, 2), (1, 2))
+  row(
+    "small, down 4x4x256 -> 512",
+    lambda x, k: jax.lax.conv_general_dilated(
+      x, k, (2, 2), odd, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    lambda x, k: strided_conv(x, k, (2, 2), odd),
+    jnp.ones((BATCH, 4, 4, 256)),
+    jnp.ones((5, 5, 256, 512)),
+  )
+  for side, width, wide in ((2, 512, ((3, 2), (3, 2))), (4, 256, ((2, 2), (2, 2)))):
+    row(
+      f"small, up {side}x{side}x{width} -> {width // 2}",
+      lambda x, k, wide=wide: jax.lax.conv_transpose(x, k, (2, 2), wide),
+      lambda x, k, wide=wide: conv_transpose(x, k, (2, 2), wide),
+      jnp.ones((BATCH, side, side, width)),
+      jnp.ones((5, 5, width, width // 2)),
     )
 
 
