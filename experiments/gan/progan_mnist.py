@@ -8,12 +8,16 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images, resized to 16x16.
 Published: no number for plain MNIST.
 Measure: frechet --metrics=frechet,prdc,labels --features=classifier
   --weights=../rulers/mnist_16.npz
-Ours: frechet 83.3 (of the test set 0.71), precision 0.70, recall 0.59.
-Most samples at the end are recognisable digits, thin and ragged; some are no digit.
-Those of 4x4 and 8x8 are blobs with the outline of digits, and nothing jumps where a
-phase begins: alpha is 0 there.
-Hardware: 2 cores of an AMD EPYC, shared with five other jobs. Wall clock: 15 min, of
-which 4 min are the phase of 16x16 while the machine was free. Seed 0.
+Ours: frechet 17.9 [10.7, 25.0] over three seeds: 17.0, 15.5, 21.1 (test set 0.73),
+  precision 0.72, recall 0.87, coverage 0.52, 10 classes, confidence of a classifier
+  0.882 (training set 0.989), label entropy 2.28 nats (2.30).
+The grids of step 6,000 were looked at: most samples are digits of many hands, about one
+in five is broken or none. Those of 4x4 and 8x8 are blobs with the outline of digits, and
+nothing jumps where a phase begins: alpha is 0 there.
+An earlier config (rate 1e-3 for both, 400, 1,000 and 1,600 steps) had 119 and recall
+0.45 on seed 0. What changed at once, not tried one by one: a generator twice as fast, a
+critic three times as fast as that, and twice as many steps.
+Hardware: one core of an AMD EPYC a seed. Wall clock: 6 to 7 min each.
 """
 
 from ml_collections import ConfigDict
