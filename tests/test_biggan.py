@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rows import quick_adam
 
 from jaxgen.gan.biggan import THRESHOLDS, biggan, redraw, regularized
 from jaxgen.gan.biggan_networks import ConditionalBatchNorm, Discriminator, Generator
@@ -287,7 +286,7 @@ def test_parameter_counts_of_biggan_pytorch(gen, disc, side, latent_dim, counts)
 
 
 def tiny(**kwargs):
-  tx = quick_adam(1e-3)
+  tx = optax.adam(1e-3, b1=0.0, b2=0.999)
   return biggan(
     Generator(**GEN, attention_side=8),
     Discriminator(3, (8, 8), 2, attention_side=8),

@@ -17,8 +17,8 @@ from golden.random_state import random_state
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from rows import quick_adam
 
 from jaxgen import parallel
 from jaxgen.flow import glow, likelihood, nice, realnvp
@@ -26,7 +26,7 @@ from jaxgen.nn import bijection, coupling, multi_scale
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_glow.npz"
 KEY = jax.random.key(5)
-TX = quick_adam(1e-2)
+TX = optax.adam(1e-2)
 SHAPE = (4, 4, 2)
 
 

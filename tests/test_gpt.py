@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rows import quick_adam
 
 from jaxgen import cli, parallel
 from jaxgen.autoregressive import tokens as shared
@@ -259,7 +258,7 @@ def test_initial_weights_and_what_decays():
 
 def test_several_devices_change_nothing():
   """Of two layers, which the row of the generic table has not."""
-  method = gpt(NET, tx=quick_adam(1e-2), prompt=(0,))
+  method = gpt(NET, tx=optax.adam(1e-2), prompt=(0,))
   batch = {"tokens": np.asarray(random.randint(random.key(0), (8, 6), 0, 3))}
   results = []
   for devices, fsdp in ((1, 1), (2, 2)):

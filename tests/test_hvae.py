@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rows import quick_adam
 
 from jaxgen.run import load_experiment
 from jaxgen.vae import hvae_blocks, hvae_networks
@@ -106,7 +105,7 @@ NET = Ladder((2, 2, 1), ((2, 2, 1), (1, 1, 2)), 4, 2, 1, middle=4)
 @pytest.fixture(scope="module")
 def small():
   """On all 16 binary images of 2x2: method, state with random weights, batch."""
-  method = hvae(NET, tx=quick_adam(1e-2), free_bits=0.2, warmup_steps=4, ema_decay=0.5)
+  method = hvae(NET, tx=optax.adam(1e-2), free_bits=0.2, warmup_steps=4, ema_decay=0.5)
   bits = np.array(list(itertools.product([-1.0, 1.0], repeat=4)), np.float32)
   batch = {"image": jnp.asarray(bits.reshape(16, 2, 2, 1))}
   state = jax.jit(method.init)(KEY, batch)

@@ -6,10 +6,7 @@ Networks are tiny and images 8x8, since compiling is what takes the time.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxgen.data.source import zeros
 
@@ -44,14 +41,3 @@ class Row(NamedTuple):
   spec: Mapping[str, np.ndarray] = IMAGES
   samples: str = "image"
   num_tokens: int | None = None
-
-
-def quick_adam(learning_rate: float, eps: float = 1e-4) -> optax.GradientTransformation:
-  """Adam with b1 = b2 = 0, which is no state and few operations for every parameter.
-
-  With the whole of Adam a program of many small parameters takes a third longer to
-  compile; some rows have it, so that there are states of optimisers in the table. `eps`
-  is large, since some gradients are nothing but rounding.
-  """
-  move = lambda g: -learning_rate * g / (jnp.abs(g) + eps)
-  return optax.stateless(lambda grads, params: jax.tree.map(move, grads))

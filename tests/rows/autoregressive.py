@@ -31,7 +31,7 @@ from jaxgen.data.source import zeros
 from jaxgen.nn.masked_transformer import MaskedTransformer
 from jaxgen.nn.rnn import StackedRNN
 from jaxgen.nn.transformer import RMSNorm, TokenTransformer, Transformer, quick_gelu
-from rows import Row, quick_adam
+from rows import Row
 
 TEXT = {"tokens": zeros((8, 6), np.int32)}
 SOUND = {"audio": zeros((8, 12), np.float32), "label": zeros((8,), np.int32)}
@@ -46,42 +46,42 @@ def make_gpt():
 
 def make_char_rnn(cell):
   net = char_rnn.Network(StackedRNN(2, 4, cell, dropout=0.1), 3)
-  return char_rnn.char_rnn(net, tx=quick_adam(3e-2), prompt=(0, 1))
+  return char_rnn.char_rnn(net, tx=optax.adam(3e-2), prompt=(0, 1))
 
 
 def make_image_gpt():
   layers = Transformer(1, 2, norm=RMSNorm, activation=quick_gelu)
   net = TokenTransformer(layers, 4, 8, 64, tie_weights=False, num_inputs=5)
-  return image_gpt(net, tx=quick_adam(1e-2), palette=grey_levels(4))
+  return image_gpt(net, tx=optax.adam(1e-2), palette=grey_levels(4))
 
 
 def make_vae_text():
   net = vae_text.Network(StackedRNN(1, 4), StackedRNN(1, 4, dropout=0.1), 3, 3, 2)
   return vae_text.vae_text(
-    net, tx=quick_adam(3e-2), kl_weight=vae_text.sigmoid_annealing(50, 10)
+    net, tx=optax.adam(3e-2), kl_weight=vae_text.sigmoid_annealing(50, 10)
   )
 
 
 def make_pixel_cnn():
   net = PixelCNN(1, 4, 4, 2, first_size=3, head_width=8, num_classes=2)
   return pixel_cnn(
-    net, tx=quick_adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4), is_conditional=True
+    net, tx=optax.adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4), is_conditional=True
   )
 
 
 def make_pixel_cnn_pp():
   net = PixelCNNpp(1, 4, num_blocks=1, num_mixtures=2, num_levels=1, dropout=0.1)
-  return pixel_cnn_pp(net, tx=quick_adam(1e-2, eps=1e-3), ema_decay=0.9)
+  return pixel_cnn_pp(net, tx=optax.adam(1e-2, eps=1e-3), ema_decay=0.9)
 
 
 def make_pixel_rnn(layer):
   net = PixelRNN(1, 4, layer, 4, num_layers=1, first_size=3, head_width=8)
-  return pixel_rnn(net, tx=quick_adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4))
+  return pixel_rnn(net, tx=optax.adam(3e-2, eps=1e-3), pixels=pixels.levels(1, 4))
 
 
 def make_wavenet():
   net = WaveNet(4, 4, (1, 2), (("label", 2),), num_levels=4)
-  return wavenet(net, tx=quick_adam(1e-2, eps=1e-3), sample_rate=8000)
+  return wavenet(net, tx=optax.adam(1e-2, eps=1e-3), sample_rate=8000)
 
 
 def make_linear_ar():
@@ -91,7 +91,7 @@ def make_linear_ar():
 def make_maskgit():
   net = MaskedTransformer(4, 64, 8, 1, 2, num_classes=2)
   tokenizer = palette_tokenizer(grey_levels(4))
-  return maskgit(net, tx=quick_adam(1e-2), tokenizer=tokenizer, num_steps=3)
+  return maskgit(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_steps=3)
 
 
 def make_hybrid():
@@ -101,7 +101,7 @@ def make_hybrid():
   return hybrid(
     MaskedTransformer(4, 64, 8, 1, 2, num_classes=2),
     Refiner(reader, decoder),
-    tx=quick_adam(1e-2),
+    tx=optax.adam(1e-2),
     tokenizer=palette_tokenizer(grey_levels(4)),
     num_draft_steps=2,
   )
@@ -110,7 +110,7 @@ def make_hybrid():
 def make_vq_prior():
   net = TokenTransformer(Transformer(1, 2), 4, 8, 64, tie_weights=False, num_inputs=6)
   tokenizer = palette_tokenizer(grey_levels(4))
-  return vq_prior(net, tx=quick_adam(1e-2), tokenizer=tokenizer, num_classes=2)
+  return vq_prior(net, tx=optax.adam(1e-2), tokenizer=tokenizer, num_classes=2)
 
 
 def make_dalle_dvae():
@@ -119,7 +119,7 @@ def make_dalle_dvae():
   return dalle_dvae(
     Encoder(4, **shape),
     Decoder(1, 8, **shape),
-    tx=quick_adam(3e-3),
+    tx=optax.adam(3e-3),
     temperature=optax.linear_schedule(1.0, 0.5, 10),
     kl_weight=optax.constant_schedule(0.1),
   )
@@ -129,7 +129,7 @@ def make_dalle():
   net = TokenTransformer(Transformer(1, 2), 6, 8, 66, tie_weights=False, num_inputs=7)
   return dalle(
     net,
-    tx=quick_adam(1e-2),
+    tx=optax.adam(1e-2),
     tokenizer=palette_tokenizer(grey_levels(4)),
     text=lambda batch: jnp.array([[0, 0], [0, 1]])[batch["label"]],
     num_text_tokens=2,

@@ -4,7 +4,7 @@ import optax
 
 from jaxgen.flow import ffjord, glow, maf, neural_spline, nice, realnvp, residual_flow
 from jaxgen.flow.dequantization import NoiseFlow
-from rows import Row, quick_adam
+from rows import Row
 
 
 def make_nice():
@@ -13,7 +13,7 @@ def make_nice():
 
 def make_realnvp():
   net = realnvp.network((8, 8, 1), num_scales=1, width=4, num_blocks=1)
-  return realnvp.realnvp(net, tx=quick_adam(1e-2, eps=1e-3))
+  return realnvp.realnvp(net, tx=optax.adam(1e-2, eps=1e-3))
 
 
 def make_glow():
@@ -25,31 +25,31 @@ def make_glow():
 def make_variational():
   net = nice.Network((8, 8, 1), (8,))
   noise = NoiseFlow(4, num_steps=1)
-  tx = quick_adam(1e-2)
+  tx = optax.adam(1e-2, eps=1e-4)
   return nice.nice(net, tx=tx, dequantizer=noise, ema_decay=0.9)
 
 
 def make_maf():
   net = maf.network((8, 8, 1), hidden_dim=16, num_layers=2, has_batch_norm=True)
-  return maf.maf(net, tx=quick_adam(1e-2))
+  return maf.maf(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_neural_spline():
   net = neural_spline.network(
     (8, 8, 1), hidden_dim=8, num_layers=1, num_blocks=1, num_bins=4
   )
-  return neural_spline.neural_spline(net, tx=quick_adam(1e-2))
+  return neural_spline.neural_spline(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_ffjord():
   tolerance = ffjord.Tolerance(1e-3, 1e-3, 32)
   net = ffjord.network((8, 8, 1), hidden_dims=(8,), tolerance=tolerance)
-  return ffjord.ffjord(net, tx=quick_adam(1e-2))
+  return ffjord.ffjord(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_residual_flow():
   net = residual_flow.network((8, 8, 1), hidden_dims=(16,), num_blocks=1)
-  return residual_flow.residual_flow(net, tx=quick_adam(1e-2))
+  return residual_flow.residual_flow(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 ROWS = {

@@ -31,7 +31,7 @@ from jaxgen.nn import stylegan2 as stylegan2_nets
 from jaxgen.nn.progressive import Discriminator
 from jaxgen.nn.spectral import spectral_norm
 from jaxgen.nn.style import Mapping, StyleGenerator
-from rows import IMAGES, Row, quick_adam
+from rows import IMAGES, Row
 
 
 class ConditionalGen(nn.Module):
@@ -102,40 +102,40 @@ def make_wgan():
 
 
 def make_wgan_gp():
-  gen, tx = dcgan.Generator(1, 4, 1), quick_adam(2e-3)
+  gen, tx = dcgan.Generator(1, 4, 1), optax.adam(2e-3, b1=0.0, b2=0.9)
   return wgan_gp(
     gen, Critic(), gen_tx=tx, critic_tx=tx, latent_dim=4, num_critic_steps=3
   )
 
 
 def make_sngan():
-  nets, tx = (ConditionalGen(), SpectralDisc()), quick_adam(2e-3)
+  nets, tx = (ConditionalGen(), SpectralDisc()), optax.adam(2e-3, b1=0.0, b2=0.9)
   return sngan(*nets, gen_tx=tx, disc_tx=tx, latent_dim=4, num_disc_steps=2)
 
 
 def make_mlp_gan():
   gen, disc = mlp_gan.Generator((8, 8, 1), (16,)), mlp_gan.Discriminator((8,), 2)
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.5)
   return mlp_gan.mlp_gan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4)
 
 
 def make_cgan():
   gen = cgan.Generator(10, (8, 8, 1), 4, 4, 8)
   disc = cgan.Discriminator(10, (8, 2), (4, 2), (8, 2))
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.5)
   return cgan.cgan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4, ema_decay=0.9)
 
 
 def make_lsgan():
   gen = dcgan.Generator(channels=1, width=4, num_doublings=1)
   disc = dcgan.Discriminator(width=4, num_halvings=1)
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.5)
   return lsgan.lsgan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4)
 
 
 def make_pacgan():
   gen, disc = pacgan.Generator(1, 4, (4, 8)), pacgan.Discriminator(4, 1)
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.5)
   return pacgan.pacgan(gen, disc, num_packed=2, gen_tx=tx, disc_tx=tx, latent_dim=4)
 
 
@@ -143,13 +143,13 @@ def make_improved_gan():
   # Minibatch discrimination gathers features: test_gan_papers has it on 2 devices.
   gen = improved_gan.Generator((8, 8, 1), (8,))
   disc = improved_gan.Discriminator((16, 8), num_kernels=0)
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.5, eps=1e-4)
   return improved_gan.improved_gan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4)
 
 
 def make_rnn_gan():
   gen, disc = rnn_gan.Generator((8, 8, 1), 8, 1), rnn_gan.Discriminator(8, 1)
-  tx = quick_adam(5e-3)
+  tx = optax.adam(5e-3, b1=0.5, eps=1e-4)
   return rnn_gan.rnn_gan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=16)
 
 
@@ -158,16 +158,17 @@ def make_biggan():
     10, (8, 8), channels=1, shared_dim=4, hierarchical=True
   )
   disc = biggan_networks.Discriminator(10, (8,), 1, attention_side=4)
+  # A large eps: biases before a batch norm have no gradient but rounding.
+  adam = lambda lr: optax.adam(lr, b1=0.0, b2=0.9, eps=1e-4)
   return biggan.biggan(
     gen,
     disc,
-    gen_tx=quick_adam(2e-3),
-    disc_tx=optax.adam(1e-2, b1=0.0, b2=0.9, eps=1e-4),
+    gen_tx=adam(2e-3),
+    disc_tx=adam(1e-2),
     latent_dim=4,
     num_disc_steps=1,  # attention's kernels move only after gamma: two updates
     ema_decay=0.9,
     orthogonal_weight=1e-4,
-    kernel_init=nn.initializers.lecun_normal(),  # Orthogonal ones take 5 s to compile.
   )
 
 
@@ -177,7 +178,7 @@ def make_progan():
     progan.Generator(8, channels=1, **widths),
     Discriminator(8, fades=True, **widths),
   )
-  tx = quick_adam(2e-3)
+  tx = optax.adam(2e-3, b1=0.0, b2=0.99, eps=1e-4)
   return progan.progan(
     *nets, gen_tx=tx, critic_tx=tx, latent_dim=4, num_fade_steps=2, ema_decay=0.9
   )
@@ -193,7 +194,7 @@ def make_stylegan():
     # The first layer is constant at the start: what its instance norm passes back to
     # the bias is 10^4 times rounding.
     gen_tx=optax.chain(optax.clip(1.0), optax.sgd(1e-2)),
-    disc_tx=quick_adam(1e-2),
+    disc_tx=optax.adam(1e-2, b1=0.0, b2=0.99, eps=1e-4),
     latent_dim=4,
     r1_gamma=0.1,
     ema_decay=0.9,
@@ -209,10 +210,11 @@ def mirrored(x, key, p):
 def make_stylegan2():
   gen = StyleGenerator(Mapping(1, 8, 8), stylegan2_nets.Synthesis(4, 1, 16, 4), w_dim=8)
   disc = stylegan2_nets.Discriminator(16, 4, group_size=2)
+  adam = lambda rate: optax.adam(rate, b1=0.0, b2=0.9, eps=1e-4)
   return stylegan2(
     *(gen, disc),
-    gen_tx=quick_adam(5e-4),
-    disc_tx=quick_adam(1e-2),
+    gen_tx=adam(5e-4),
+    disc_tx=adam(1e-2),
     batch_size=8,
     latent_dim=4,
     r1=Lazy(1.0, 2),

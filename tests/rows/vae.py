@@ -16,7 +16,7 @@ from jaxgen.vae.likelihoods import logistic_pixels
 from jaxgen.vae.networks import Convolutional, FullyConnected
 from jaxgen.vae.vae import vae
 from jaxgen.vae.vae_gan import vae_gan
-from rows import Row, quick_adam
+from rows import Row
 
 
 def make_vae():
@@ -25,7 +25,7 @@ def make_vae():
 
 def make_conv_vae():
   net = Convolutional((8, 8, 1), 4, (4, 4), 16, num_outputs=6)
-  return vae(net, tx=quick_adam(1e-2), likelihood=logistic_pixels(num_mixtures=2))
+  return vae(net, tx=optax.adam(1e-2), likelihood=logistic_pixels(num_mixtures=2))
 
 
 def make_iwae(num_levels=1):
@@ -33,30 +33,30 @@ def make_iwae(num_levels=1):
     FullyConnected((8, 8, 1), (16,), 4),
     FullyConnected((4,), (8,), 2, num_outputs=2),
   )
-  return iwae(nets[:num_levels], tx=quick_adam(1e-2), num_draws=3)
+  return iwae(nets[:num_levels], tx=optax.adam(1e-2), num_draws=3)
 
 
 def make_beta_vae():
   net = FullyConnected((8, 8, 1), (16,), 4)
-  return beta_vae(net, tx=quick_adam(1e-2), beta=4.0, capacity=1.0, capacity_steps=8)
+  return beta_vae(net, tx=optax.adam(1e-2), beta=4.0, capacity=1.0, capacity_steps=8)
 
 
 def make_hvae():
   likelihood = logistic_pixels()
   net = Ladder((8, 8, 1), ((4, 1, 1), (1, 1, 1)), 8, 2, 2, patch=2, middle=4)
-  tx = clip_and_skip(quick_adam(1e-2), clip_norm=200.0, skip_norm=400.0)
+  tx = clip_and_skip(optax.adam(1e-2), clip_norm=200.0, skip_norm=400.0)
   steps = dict(free_bits=0.01, warmup_steps=4, ema_decay=0.9)
   return hvae(net, tx=tx, likelihood=likelihood, **steps)
 
 
 def make_cvae(condition=None):
-  net, tx = Network((8, 8, 1), (16,), 4), quick_adam(1e-2)
+  net, tx = Network((8, 8, 1), (16,), 4), optax.adam(1e-2)
   return cvae(net, tx=tx, condition=condition or by_part(quarters(8, 1)))
 
 
 def make_vae_gan():
   # Large eps: some gradients before a batch norm are little more than rounding.
-  adam = lambda lr: quick_adam(lr, eps=1e-3)
+  adam = lambda lr: optax.adam(lr, b1=0.5, eps=1e-3)
   return vae_gan(
     vae_gan_networks.Encoder(4, (4,), (8,)),
     vae_gan_networks.Decoder((8, 8, 1), (4,)),
@@ -69,7 +69,7 @@ def make_vae_gan():
 
 
 def make_cycle_vae():
-  adam = quick_adam(2e-3)
+  adam = optax.adam(2e-3, b1=0.5, eps=1e-4)
   return cycle_vae(
     cycle_vae_networks.Encoder(4, (8,)),
     cycle_vae_networks.Generator((8, 8, 1), (16,)),
@@ -86,7 +86,7 @@ def make_vq_vae(learned=False):
     8, 4, learned=learned, decay=0.3, dead_below=0.2, restart_probability=1.0
   )
   net = vq_vae.Network(book, 1, (4,), residual_width=4, num_blocks=1, num_maps=2)
-  return vq_vae.vq_vae(net, tx=quick_adam(1e-2))
+  return vq_vae.vq_vae(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 def make_vq_vae_2():
@@ -95,7 +95,7 @@ def make_vq_vae_2():
     8, 4, decay=0.3, dead_below=0.2, restart_probability=1.0
   )
   net = vq_vae_2.Network(book(), book(), 1, (4,), 4, 4, num_blocks=1)
-  return vq_vae_2.vq_vae_2(net, tx=quick_adam(1e-2))
+  return vq_vae_2.vq_vae_2(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
 ROWS = {
