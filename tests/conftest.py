@@ -77,7 +77,7 @@ def few_programs() -> Iterator[None]:
   """Frees compiled programs before there are too many.
 
   They are memory maps, of which Linux lets a process have 65,530; the compiler ends in
-  a segmentation fault where it gets no more. Counting them takes 30 ms.
+  a segmentation fault where it gets no more. Counting them takes time, too.
   """
   yield
   maps = Path("/proc/self/maps")

@@ -17,7 +17,6 @@ The grid of step 8,000 was looked at: nearly every channel shows a digit, some r
 with specks around them. Before, with a width of 12, there were 640 modes after 601
 steps, strokes that the judge had to call something. dcgan_stacked_mnist has as many
 steps, of half as many images: a step of PacDCGAN2 has 128.
-A step of the full width takes about 2 s on one core, 100,000 some 55 hours.
 Hardware: one core of an AMD EPYC. Wall clock: 73 min, the evaluation of 26,000 samples
 2 min. Seed 0.
 """
