@@ -65,20 +65,19 @@ def _convolve(
   if all(side >= size for side, size in zip(x.shape[1:3], kernel.shape, strict=False)):
     return convolve(x, kernel, strides, pads, spread)
   rows, columns = map(_grown, x.shape[1:3], kernel.shape, pads, spread)
-  x = jnp.pad(x, ((0, 0), rows[0], columns[0], (0, 0)))
+  x = jnp.pad(x, ((0, 0), (0, rows[0]), (0, columns[0]), (0, 0)))
   x = lax.optimization_barrier(x)  # XLA would make one convolution of both again.
   y = convolve(x, kernel, strides, (rows[1], columns[1]), spread)
   return y[:, : rows[2] // strides[0] + 1, : columns[2] // strides[1] + 1]
 
 
-def _grown(side: int, size: int, pads: Pair, spread: int) -> tuple[Pair, Pair, int]:
-  """(pixels to add to a side, so that it is no less than `size`; zeros then left to add
-  around it; how far the kernel moves over what was asked for).
+def _grown(side: int, size: int, pads: Pair, spread: int) -> tuple[int, Pair, int]:
+  """(pixels to add after a side, so that it is no less than `size`; zeros then left to
+  add around it; how far the kernel moves over what was asked for).
   """
-  before = max(pads[0], 0) // spread
-  after = max(pads[1] // spread, size - side - before, 0)
-  left = pads[0] - before * spread, max(pads[1] - after * spread, 0)
-  return (before, after), left, (side - 1) * spread + 1 + sum(pads) - size
+  more = max(size - side, 0)
+  left = pads[0], max(pads[1] - more * spread, 0)
+  return more, left, (side - 1) * spread + 1 + sum(pads) - size
 
 
 def _turned(kernel: Array) -> Array:
