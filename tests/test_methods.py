@@ -42,8 +42,11 @@ def batch(name, i):
 
 
 @functools.cache
-def compiled(name, devices=1, fsdp=1, pmap=False):
-  """(method, backend, train step), compiled once for all tests of a row."""
+def compiled(name, devices=2, fsdp=1, pmap=False):
+  """(method, backend, train step), compiled once for all tests of a row.
+
+  That one device trains as two do is tested once, in `test_parallel.py`.
+  """
   method = METHODS[name].make()
   some = jax.devices()[:devices]
   backend = (
@@ -53,12 +56,17 @@ def compiled(name, devices=1, fsdp=1, pmap=False):
 
 
 @functools.cache
+def lowered_init(name):
+  """`init`'s program, compiled once for all tests of a row."""
+  method, spec = compiled(name)[0], METHODS[name].spec
+  return jax.jit(method.init).lower(jax.random.key(0), parallel.zeros(spec))
+
+
+@functools.cache
 def initial(name):
-  """The state before training, in host memory, initialised once for all tests."""
-  method, backend, _ = compiled(name)
-  return jax.device_get(
-    backend.init(method.init, jax.random.key(0), METHODS[name].spec)
-  )
+  """The state before training, in host memory."""
+  zeros = parallel.zeros(METHODS[name].spec)
+  return jax.device_get(lowered_init(name).compile()(jax.random.key(0), zeros))
 
 
 def train(name, steps=3, fixed=False, **kwargs):
@@ -110,18 +118,16 @@ def test_three_steps_change_every_network_with_an_optimiser(name):
 @rows
 def test_devices_and_sharding_change_nothing(name, monkeypatch):
   monkeypatch.setattr(parallel, "MIN_SHARDED_SIZE", 8)
-  _, one, history = train(name)
-  for kwargs in ({"devices": 2}, {"devices": 2, "fsdp": 2}):
-    _, other, other_history = train(name, **kwargs)
-    other, same = jax.device_get((other, one))
-    atol = METHODS[name].atol
-    chex.assert_trees_all_close(other, same, atol=atol)
-    chex.assert_trees_all_close(other_history, history, rtol=1e-4, atol=1e-5)
+  _, replicated, history = train(name)
+  _, sharded, other_history = train(name, devices=4, fsdp=2)
+  sharded, replicated = jax.device_get((sharded, replicated))
+  chex.assert_trees_all_close(sharded, replicated, atol=METHODS[name].atol)
+  chex.assert_trees_all_close(other_history, history, rtol=1e-4, atol=1e-5)
 
 
 @rows
 def test_pmap_keeps_replicas_identical(name):
-  _, state, history = train(name, devices=2, pmap=True)
+  _, state, history = train(name, pmap=True)
   a, b = (jax.tree.map(lambda x: x[i], jax.device_get(state)) for i in (0, 1))
   chex.assert_trees_all_equal(a, b)
   assert all(np.isfinite(v) for v in history[-1].values())
@@ -138,7 +144,7 @@ def test_the_same_run_twice_is_the_same_and_compiles_once(name):
 @rows
 def test_only_gradients_and_statistics_are_communicated(name):
   """A data-parallel step reduces gradients, batch norms and scalars, no images."""
-  _, backend, step = compiled(name, devices=2)
+  _, backend, step = compiled(name)
   state = backend.put_state(initial(name))
   placed = backend.put_batch(batch(name, 0))
   found = collectives(step.lower(state, placed, jax.random.key(0)).compile().as_text())
@@ -165,8 +171,8 @@ def test_loss_on_one_batch_falls(name):
 
 @rows
 def test_sample_is_a_function_of_its_key_in_shape_and_range(name):
-  method, backend, _ = compiled(name, devices=2)
-  _, state, _ = train(name, devices=2)
+  method, backend, _ = compiled(name)
+  _, state, _ = train(name)
   fn = backend.compile_eval(method.sample)
   draw = lambda seed: np.asarray(
     fn(averaged(state), backend.put_batch(batch(name, 0)), jax.random.key(seed))[
@@ -188,38 +194,35 @@ def test_sample_is_a_function_of_its_key_in_shape_and_range(name):
 
 
 @rows
-def test_evaluation_is_per_example(name):
+def test_evaluation_is_per_example_and_tools_return_finite_arrays(name):
+  """As one program, which is sooner compiled than each on its own."""
   method, backend, _ = compiled(name)
-  if not method.eval_step:
-    pytest.skip("has no evaluation step")
+  functions = {"eval_step": method.eval_step, **method.tools}
+  functions = {n: fn for n, fn in functions.items() if fn}
+  if not functions:
+    pytest.skip("has neither an evaluation step nor tools")
+
+  def everything(state, batch, key):
+    keys = zip(functions, jax.random.split(key, len(functions)), strict=True)
+    return {name: functions[name](state, batch, key) for name, key in keys}
+
   _, state, _ = train(name)
-  fn = backend.compile_eval(method.eval_step)
-  values = fn(averaged(state), backend.put_batch(batch(name, 0)), jax.random.key(0))
-  for key, value in values.items():
+  placed = backend.put_batch(batch(name, 0))
+  out = backend.compile_eval(everything)(averaged(state), placed, jax.random.key(0))
+  for key, value in out.pop("eval_step", {}).items():
     assert value.shape == (8,), key
     assert value.dtype == np.float32, key
     assert np.isfinite(value).all(), key
-
-
-@rows
-def test_tools_return_arrays_and_leave_the_state_alone(name):
-  method, backend, _ = compiled(name)
-  _, state, _ = train(name)
-  for tool in method.tools.values():
-    key = jax.random.key(0)
-    out = backend.compile_eval(tool)(
-      averaged(state), backend.put_batch(batch(name, 0)), key
-    )
-    assert out
-    for array in out.values():
-      assert len(array) == 8
-      assert np.isfinite(array).all()
+  for tool, arrays in out.items():
+    assert arrays, tool
+    for array in arrays.values():
+      assert len(array) == 8, tool
+      assert np.isfinite(array).all(), tool
 
 
 @rows
 def test_init_reads_only_shapes(name):
   """The program has no argument but the key: those that it does not use are dropped."""
-  zeros = parallel.zeros(METHODS[name].spec)
-  lowered = jax.jit(METHODS[name].make().init).lower(jax.random.key(0), zeros)
-  signature = re.search(r"@main\((.*?)\) ->", lowered.as_text(), re.DOTALL)[1]
+  program = lowered_init(name).as_text()
+  signature = re.search(r"@main\((.*?)\) ->", program, re.DOTALL)[1]
   assert set(re.findall(r"%arg\d+: tensor<(\w+)>", signature)) <= {"2xui32"}

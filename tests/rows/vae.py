@@ -45,7 +45,7 @@ def make_hvae():
   likelihood = logistic_pixels()
   net = Ladder((8, 8, 1), ((4, 1, 1), (1, 1, 1)), 8, 2, 2, patch=2, middle=4)
   tx = clip_and_skip(optax.adam(1e-2), clip_norm=200.0, skip_norm=400.0)
-  steps = dict(free_bits=0.01, warmup_steps=4, ema_decay=0.9)
+  steps = dict(free_bits=0.01, warmup_steps=4, ema_decay=0.9, nll_draws=8)
   return hvae(net, tx=tx, likelihood=likelihood, **steps)
 
 
