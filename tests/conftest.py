@@ -1,9 +1,7 @@
 """Eight virtual CPU devices, strict JAX, a compilation cache shared by all workers."""
 
-from collections.abc import Iterator
 import gc
 from importlib.metadata import version
-import itertools
 import os
 from pathlib import Path
 
@@ -30,8 +28,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 REPO = Path(__file__).resolve().parents[1]
 CACHE = REPO / ".pytest_cache" / "xla"
-MAX_MAPS = 58_000
-FINISHED = itertools.count()  # tests
+MAX_MAPS = 55_000
+LOWERED = ()  # Caches of what programs are compiled from; nothing public clears them.
+if version("jax").startswith("0.10."):
+  from jax._src import pjit
+  from jax._src.interpreters import pxla
+
+  LOWERED = (pjit._pjit_lower, pxla._cached_lowering_to_hlo)
 LONG = ("test_faults", "test_colab", "test_flow", "test_biggan")
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -43,16 +46,20 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
-class SharedPrograms(LoadScopeScheduling):
-  """One worker takes all tests of a file, or of a row of the generic table.
+def scope(nodeid: str) -> str:
+  """The file of a test, or its row of the generic table: they share programs."""
+  file, _, test = nodeid.partition("::")
+  return test.partition("[")[2] if file.endswith("test_methods.py") else file
 
-  They share fixtures and compiled programs. (`--dist=loadgroup` of pytest-xdist 3.8
-  groups nothing under pytest 9.2: it writes names of tests that are no longer read.)
+
+class SharedPrograms(LoadScopeScheduling):
+  """One worker takes all tests of a scope.
+
+  (`--dist=loadgroup` of pytest-xdist 3.8 groups nothing under pytest 9.2: it writes
+  names of tests that are no longer read.)
   """
 
-  def _split_scope(self, nodeid: str) -> str:
-    file, _, test = nodeid.partition("::")
-    return test.partition("[")[2] if file.endswith("test_methods.py") else file
+  _split_scope = staticmethod(scope)
 
 
 def pytest_xdist_make_scheduler(
@@ -64,8 +71,11 @@ def pytest_xdist_make_scheduler(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  """The longest files first, so that no worker is left with one at the end."""
-  items.sort(key=lambda item: item.path.stem not in LONG)
+  """Scope by scope, and the longest first: no worker is left with one at the end."""
+  order = {}
+  for item in items:
+    order.setdefault(scope(item.nodeid), (item.path.stem not in LONG, len(order)))
+  items.sort(key=lambda item: order[scope(item.nodeid)])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -75,19 +85,22 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
   os.environ.setdefault("TFDS_DATA_DIR", str(folder))
 
 
-@pytest.fixture(autouse=True)
-def tidy() -> Iterator[None]:
-  """Keeps the heap cheap to look through, and frees programs before there are too many.
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+  """Between scopes, makes it cheap again to collect garbage and to compile.
+
+  A million objects of cached programs need not be looked through again and again. And
+  JAX keeps with each program the context in which it was built: the more contexts, the
+  longer the next takes; after 2,500 programs, half as long again.
 
   Programs are memory maps, of which Linux lets a process have 65,530; the compiler ends
-  in a segmentation fault where it gets no more. Freeing them takes ten seconds, and
-  counting them takes time, too.
+  in a segmentation fault where it gets no more.
   """
-  yield
-  if next(FINISHED) % 8:
+  if nextitem is None or scope(item.nodeid) == scope(nextitem.nodeid):
     return
+  for cache in LOWERED:
+    cache.cache_clear()
   gc.collect()
-  gc.freeze()  # A million objects of cached programs stay: collections may skip them.
+  gc.freeze()
   maps = Path("/proc/self/maps")
   if maps.exists() and maps.read_bytes().count(b"\n") > MAX_MAPS:
     gc.unfreeze()

@@ -72,7 +72,7 @@ def bounds(dequantizer, image, num=400):
   space = likelihood.space(Scaled(), num_levels=NUM_LEVELS, dequantizer=dequantizer)
   noise = None
   if dequantizer is not None:
-    noise = dequantizer.init(KEY, image, image)["params"]
+    noise = jax.jit(dequantizer.init)(KEY, image, image)["params"]
   variables = Scaled().init(KEY, image)
   one = lambda key: space.encode(variables, image, key, noise)[1]
   return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(KEY, num)), float)

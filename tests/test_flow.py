@@ -195,7 +195,7 @@ def test_two_devices_train_the_lu_form_as_one(small):
 def test_temperature_zero_is_the_mode_and_tools_decode_what_they_encode(small):
   net, method, (*_, state), batch = small
   variables = {"params": state.params["net"], **state.stats["net"]}
-  decode = likelihood.space(net).decode
+  decode = jax.jit(likelihood.space(net).decode)
   mode = decode(variables, jnp.zeros((1, 32)))
   cold = jax.jit(glow.glow(net, tx=TX, temperature=0.0).sample)(state, batch, KEY)[
     "samples"
@@ -221,9 +221,10 @@ def test_attribute_moves_along_the_difference_of_two_labels_means(small):
   np.testing.assert_allclose(moved[:, 3], batch["image"], atol=1e-6)
   z = np.asarray(jax.jit(method.tools["encode"])(state, batch, KEY)["z"])
   direction = z[2::3].mean(0) - z[0::3].mean(0)
+  decode = jax.jit(likelihood.space(net).decode)
   variables = {"params": state.params["net"], **state.stats["net"]}
   for strength, images_ in ((-1, moved[:, 0]), (1 / 3, moved[:, 4])):
-    expected = likelihood.space(net).decode(variables, z + strength * direction[None])
+    expected = decode(variables, z + strength * direction[None])
     assert (np.abs(images_ - expected) < 1e-6).mean() > 0.99  # Rounding at a boundary.
     assert (images_ != batch["image"]).any()
 

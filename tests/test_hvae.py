@@ -92,9 +92,10 @@ def test_with_the_exact_posterior_the_bound_is_log_p():
   np.testing.assert_allclose(-nll["nll"], log_p, atol=0.05)
   # One draw leaves all of it, in the mean.
   rough = linear_method(0.3, nll_draws=1)
-  state, many = rough.init(KEY, {"image": x}), jax.random.split(KEY, 40_000)
+  state = jax.jit(rough.init)(KEY, {"image": x})
   one = lambda key: rough.tools["nll"](state, {"image": x}, key)["nll"]
-  np.testing.assert_allclose(log_p + jax.vmap(one)(many).mean(0), cost, atol=0.02)
+  many = jax.jit(jax.vmap(one))(jax.random.split(KEY, 40_000))
+  np.testing.assert_allclose(log_p + many.mean(0), cost, atol=0.02)
 
 
 # --- the network --------------------------------------------------------------------
@@ -135,8 +136,9 @@ def test_probabilities_of_all_images_sum_to_one(small, tools):
 def test_given_latents_give_the_same_image_again(small):
   _, state, batch = small
   bound, x = NET.bind({"params": state.params["net"]}), (batch["image"] + 1) / 2
-  outputs, latents = bound.infer(bound.encode(x), KEY)
-  again, _ = bound.generate(16, KEY, [latent.z for latent in latents])
+  outputs, latents = jax.jit(lambda: bound.infer(bound.encode(x), KEY))()
+  given = [latent.z for latent in latents]
+  again, _ = jax.jit(lambda: bound.generate(16, KEY, given))()
   np.testing.assert_allclose(again, outputs, atol=1e-5)
   # Draws have the moments of what they are drawn from.
   many = lambda key: bound.infer(bound.encode(x), key)[1][0]

@@ -83,7 +83,7 @@ def test_evaluation_is_the_mean_over_pixels():
   values = jax.jit(method.eval_step)(state, batch, random.key(0))
   tokens = nearest(batch["image"], PALETTE).reshape(8, 16)
   start = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=3)
-  nats = shared.nats(NET, state.params["net"], start)
+  nats = jax.jit(functools.partial(shared.nats, NET))(state.params["net"], start)
   assert nats.shape == (8, 16)
   np.testing.assert_allclose(values["nats_per_token"], nats.mean(axis=1), rtol=1e-5)
   np.testing.assert_allclose(

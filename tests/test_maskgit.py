@@ -130,7 +130,8 @@ def test_loss_is_cross_entropy_of_hidden_tokens_only():
   hidden = masking.random_mask(num.astype(jnp.int32), 16, mask_key)
   tokens = BATCH["image"].astype(jnp.int32).reshape(4, 16) + 1
   seen = jnp.where(hidden, 3, tokens)
-  logits = NET.apply({"params": state.params["net"]}, seen, BATCH["label"])
+  apply = jax.jit(NET.apply)
+  logits = apply({"params": state.params["net"]}, seen, BATCH["label"])
   target = jax.nn.one_hot(tokens, 3) * 0.9 + 0.1 / 3
   for smoothed, name in ((target, "loss"), (jax.nn.one_hot(tokens, 3), "nats")):
     nats = -(smoothed * jax.nn.log_softmax(logits)).sum(-1)
@@ -165,9 +166,8 @@ def test_eval_is_a_bound_in_expectation():
     lambda x: x + 0.5 * random.normal(random.key(7), x.shape), state.params
   )
   found = jax.jit(method.eval_step)(state.replace(params=params), batch, random.key(1))
-  one = lambda *seen: jax.nn.log_softmax(
-    net.apply({"params": params["net"]}, jnp.array([seen]))
-  )[0]
+  apply = jax.jit(lambda seen: net.apply({"params": params["net"]}, seen))
+  one = lambda *seen: jax.nn.log_softmax(apply(np.array([seen])))[0]
   both = one(3, 3)
   orders = [both[0, 2] + one(2, 3)[1, 0], both[1, 0] + one(3, 0)[0, 2]]
   np.testing.assert_allclose(

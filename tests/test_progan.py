@@ -84,7 +84,7 @@ def test_a_new_resolution_begins_with_the_images_of_the_old_one():
   assert np.abs(before).max() == 1  # clipped
   later = draw(high, new.replace(step=new.step + 2))  # alpha 1/2
   assert np.abs(later - before).max() > 0.05
-  between = high.tools["interpolate"](averaged(new), BATCH, KEY)
+  between = jax.jit(high.tools["interpolate"])(averaged(new), BATCH, KEY)
   assert between["linear"].shape == (4, 8, 8, 8, 1)
 
 
@@ -120,7 +120,7 @@ def test_faded_in_the_old_branch_is_ignored(alpha):
 
 def test_weights_moments_and_averages_are_carried():
   _, old, _, new = grown()
-  fresh = make(8).init(jax.random.key(1), BATCH)
+  fresh = jax.jit(make(8).init)(jax.random.key(1), BATCH)
   for name in ("gen", "critic"):
     carried = 0
     for kind in ("params", "ema"):

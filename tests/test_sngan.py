@@ -398,7 +398,8 @@ def test_labels_reach_both_players(stepped):
   assert np.abs(one - other).max() > 1e-3
   disc = Discriminator(width=4, num_classes=3, spectral=True, pool=jnp.sum)
   variables = {"params": state.params["disc"], **state.stats["disc"]}
-  score = lambda k: disc.apply(variables, batch["image"], jnp.full(6, k), train=False)
+  apply = jax.jit(functools.partial(disc.apply, train=False))
+  score = lambda k: apply(variables, batch["image"], jnp.full(6, k))
   assert np.abs(score(0) - score(1)).max() > 1e-3
 
 

@@ -133,7 +133,7 @@ def test_log_det_is_the_jacobians_and_inverse_undoes():
 def test_a_network_starts_as_a_permutation():
   net = network((2, 3, 1), hidden_dim=8, num_layers=3, num_blocks=1)
   x = 2 * jax.random.normal(KEY, (4, 2, 3, 1))
-  z, log_det = net.apply(jax.jit(net.init)(KEY, x), x)
+  z, log_det = jax.jit(net.apply)(jax.jit(net.init)(KEY, x), x)
   order = np.argmin(np.abs(x.reshape(4, 1, 6) - z[:, :, None]).max(0), axis=1)
   assert sorted(order) == list(range(6)) != list(order)
   np.testing.assert_allclose(z, x.reshape(4, 6)[:, order], atol=1e-5)

@@ -78,7 +78,7 @@ def test_synthesis_is_what_the_figure_shows():
     params = random_params(net, 1, ws)
     for i in range(4):
       params[f"style_{i}"]["noise"]["strength"][:] = 0
-    images = net.apply({"params": params}, ws, rngs={"noise": KEY})
+    images = jax.jit(net.apply)({"params": params}, ws, rngs={"noise": KEY})
   assert net.num_ws == 4
   x = styled(np.repeat(params["const"], 3, axis=0), params["style_0"], ws[:, 0])
   x = styled(conv(x, params["conv_1"]), params["style_1"], ws[:, 1])

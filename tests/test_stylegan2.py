@@ -96,7 +96,8 @@ def test_labels_count_in_the_projection(num_layers):
   disc = Discriminator(32, 4, group_size=1, num_classes=3, num_label_layers=num_layers)
   x = normal(2, 8, 8, 1)
   variables = jax.jit(disc.init)(KEY, x, jnp.zeros(2, jnp.int32))
-  scores = [disc.apply(variables, x, jnp.full(2, i, jnp.int32)) for i in range(3)]
+  apply = jax.jit(disc.apply)
+  scores = [apply(variables, x, jnp.full(2, i, jnp.int32)) for i in range(3)]
   assert np.isfinite(scores).all()
   assert len(np.unique(np.round(scores, 6))) == 6
   mapped = variables["params"]["label"]  # The embedding, and the layers after it.

@@ -40,6 +40,7 @@ def random_state():
   return state.replace(params=jax.tree.unflatten(tree, drawn))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def log_prob(rest, label=1):
   first = jnp.full((len(rest), 1), 3 + label, jnp.int32)
   tokens = jnp.concatenate([first, rest], axis=1)

@@ -94,7 +94,8 @@ def test_frequencies_of_samples_are_probabilities():
 def test_only_samples_under_the_mask_count():
   method, _, state, batch = made()
   audio = jax.random.uniform(KEY, (5, 24), minval=-1.0)
-  bits = lambda audio, mask: method.eval_step(
+  evaluate = jax.jit(method.eval_step)
+  bits = lambda audio, mask: evaluate(
     state, {**batch, "audio": audio, "mask": mask}, KEY
   )["bits_per_sample"]
   mask = jnp.broadcast_to(jnp.arange(24) < 10, (5, 24)).astype(jnp.float32)
