@@ -59,7 +59,8 @@ def _start_jax(args: argparse.Namespace) -> Any:
     cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "jaxgen" / "xla"))
     # Of a start's programs, most take less than JAX's threshold of a second.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+      jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   distributed = getattr(args, "distributed", None)
   if distributed:  # Its listener would swallow a SIGTERM that comes before `fit`.
     jax.config.update("jax_enable_preemption_service", False)
