@@ -1,4 +1,8 @@
-"""What the commands do. `cli` reads their flags, and imports this file after that."""
+"""What the commands do. `cli` reads their flags, and imports this file after that.
+
+Each imports what it needs: importing all would be a second of every start, and of a
+mistyped name's error.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -13,19 +17,6 @@ import shlex
 import sys
 from typing import Any
 import warnings
-
-import jax
-
-from jaxgen import data, describe, parallel, run, viz
-from jaxgen.bench import bench, bench_sample, dry_run
-from jaxgen.config import override
-from jaxgen.evaluate import sample
-from jaxgen.importing import import_diffusers
-from jaxgen.report import write_report
-from jaxgen.reproduce import reproduce, results_table, write_table
-from jaxgen.score import results, tables
-from jaxgen.seeds import bench_seeds
-from jaxgen.train import fit, report
 
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATE = PACKAGE / "template.py"
@@ -55,6 +46,10 @@ def find_experiment(name: str) -> Path:
 
 def _start_jax(args: argparse.Namespace) -> Any:
   """Configures JAX; returns the backend that the flags ask for."""
+  import jax
+
+  from jaxgen import parallel
+
   if not jax.config.jax_compilation_cache_dir:
     cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "jaxgen" / "xla"))
@@ -78,20 +73,29 @@ def _start_jax(args: argparse.Namespace) -> Any:
   return parallel.jit_backend(fsdp=getattr(args, "fsdp", 1))
 
 
-def _build(args: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
+def _build(args: argparse.Namespace) -> tuple[Path, Any, dict[str, Any], Any]:
+  """(file, config, what it builds, backend) of an experiment."""
   path = find_experiment(args.experiment)
+  backend = _start_jax(args)
+  from jaxgen import run
+  from jaxgen.config import override
+
   module = run.load_experiment(path)
   config = module.get_config()
   override(config, args.overrides)
-  return path, config, module.build(config)
+  return path, config, module.build(config), backend
 
 
 def _train(args: argparse.Namespace) -> None:
-  backend = _start_jax(args)
-  path, config, built = _build(args)
+  path, config, built, backend = _build(args)
   if args.dry_run:
+    from jaxgen.bench import dry_run
+
     print(dry_run(built, backend))
     return
+
+  from jaxgen import run
+  from jaxgen.train import fit, report
 
   workdir = Path(args.workdir)
   start = lambda: run.record(workdir, path, config, args.seed)
@@ -112,8 +116,13 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
+  from jaxgen import viz
+
   viz.check_name(args.out)
   backend = _start_jax(args)
+  from jaxgen import data, run
+  from jaxgen.evaluate import sample
+
   loaded = run.load(args.workdir, args.step, args.overrides)
   spec = run.batch_spec(loaded.phase.train_data)
   given, num = data.given_images(spec, args.input, args.mask, args.num)
@@ -125,7 +134,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _compress(args: argparse.Namespace) -> None:
-  from jaxgen.compress import compress  # and SciPy, which takes a quarter of a second
+  from jaxgen.compress import compress
 
   _start_jax(args)
   size = compress(args.workdir, args.data, args.out, args.step)
@@ -147,6 +156,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     raise ValueError("--config.KEY belongs to workdirs")
   if bool(args.workdirs) == bool(args.samples):
     raise ValueError("pass workdirs, or --samples=FOLDER, one of the two")
+  from jaxgen import run
+  from jaxgen.score import results, tables
+
   ruler = results.Ruler(
     tuple(args.metrics.split(",")), args.num_samples, args.features, args.weights,
     args.reference, args.seed, args.repeats, args.crop, args.backbone, args.heads,
@@ -164,8 +176,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-  backend = _start_jax(args)
   path = find_experiment(args.experiment)
+  backend = _start_jax(args)
+  from jaxgen.reproduce import reproduce
+
   folder = Path(args.results) if args.results else experiments_dir() / "results"
   found = reproduce(
     path, f"{path.parent.name}/{path.stem}", runs=Path(args.runs), results=folder,
@@ -179,6 +193,8 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _results(args: argparse.Namespace) -> None:
+  from jaxgen.reproduce import results_table, write_table
+
   if args.write:
     write_table(Path(args.write), experiments_dir())
   else:
@@ -186,22 +202,29 @@ def _results(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+  from jaxgen.report import write_report
+
   print(f"wrote {write_report(args.workdir, args.out)}")
 
 
 def _describe(args: argparse.Namespace) -> None:
   with contextlib.redirect_stdout(sys.stderr):  # --json must be all there is.
-    _start_jax(args)
-    info = describe.describe(_build(args)[2], args.fsdp)
+    _, _, built, _ = _build(args)
+    from jaxgen import describe
+
+    info = describe.describe(built, args.fsdp)
   print(describe.to_json(info) if args.json else describe.table(info))
 
 
 def _bench(args: argparse.Namespace) -> None:
-  backend = _start_jax(args)
-  built = _build(args)[2]
+  _, _, built, backend = _build(args)
+  from jaxgen.bench import bench, bench_sample
+
   if args.sample:
     print(bench_sample(built, backend, args.num, args.seed))
   elif args.seeds:
+    from jaxgen.seeds import bench_seeds
+
     print(bench_seeds(built, backend, args.seeds, args.steps))
   else:
     print(bench(built, backend, args.steps, args.seed))
@@ -209,12 +232,16 @@ def _bench(args: argparse.Namespace) -> None:
 
 def _import(args: argparse.Namespace) -> None:
   _start_jax(args)
+  from jaxgen.importing import import_diffusers
+
   experiment = find_experiment("diffusion/ddpm_diffusers")
   count = import_diffusers(args.folder, Path(args.out), experiment)
   print(f"{count:,} parameters; draw with: jaxgen sample {args.out} --out=samples.png")
 
 
 def _list(_: argparse.Namespace) -> None:
+  from jaxgen import describe
+
   print(describe.list_all(experiments_dir(), PACKAGE))
 
 
