@@ -32,11 +32,11 @@ from jaxgen.train import finite_metrics, fit
 
 SEEDS = (3, 0, 11)
 # One row for each thing that methods do in a step: turns of two players, labels and
-# statistics, a growing schedule and an average, what the first batch sets, loops.
+# statistics, a schedule and an average, what the first batch sets, loops.
 REPRESENTATIVES = (
   "gan/wgan_gp",
   "gan/sngan (labels)",
-  "gan/progan (fading)",
+  "diffusion/consistency_training",
   "flow/glow",
   "flow/residual_flow",
 )
@@ -135,7 +135,7 @@ def test_each_slice_is_the_run_of_its_seed(at_once, alone):
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_each_slice_of_any_method_is_the_run_of_its_seed(name):
-  method, backend = METHODS[name].make(), make_backend()
+  method, backend = METHODS[name].make(), make_backend(2)
   state, history, step = train(over_seeds(method, (5, 2)), backend)
   assert step._cache_size() == 1
   step = None
