@@ -11,11 +11,13 @@ import optax
 import pytest
 
 from jaxgen import data, parallel
-from jaxgen.gan import cgan, improved_gan, lsgan, mlp_gan, pacgan
+from jaxgen.gan import biggan_networks, cgan, improved_gan, lsgan, mlp_gan, pacgan
 from jaxgen.gan.adversarial import diversity, two_player
+from jaxgen.gan.wgan_gp import wgan_gp
 from jaxgen.losses import adversarial
 from jaxgen.metrics.classifier import Classifier
 from jaxgen.metrics.modes import modes_and_kl, modes_of_images
+from jaxgen.nn import progressive, resnet_gan
 from jaxgen.nn.maxout import Maxout
 from jaxgen.nn.minibatch import MinibatchDiscrimination
 
@@ -360,6 +362,8 @@ def test_packing_sees_the_divergence_of_products():
 class Echo(nn.Module):
   """Returns what it is given."""
 
+  num_classes: int | None = None
+
   def __call__(self, x, label, train):
     return x, label
 
@@ -368,13 +372,58 @@ def test_packing_stacks_neighbours_along_channels():
   x = np.random.default_rng(0).random((6, 2, 3, 2), np.float32)
   label = jnp.arange(6)
   for m in (1, 2, 3):
-    packed, labels = pacgan.Packed(Echo(), m).apply({}, x, label, train=True)
+    packed, labels = pacgan.Packed(Echo(), m, 7).apply({}, x, label, train=True)
     expected = [np.concatenate(x[i : i + m], axis=-1) for i in range(0, 6, m)]
     np.testing.assert_array_equal(packed, np.stack(expected))
-    np.testing.assert_array_equal(np.reshape(labels, 6), label)
-    assert labels.shape == ((6,) if m == 1 else (6 // m, m))
+    digits = [np.base_repr(i, 7).zfill(m) for i in labels]
+    assert "".join(digits) == "012345"
+  assert pacgan.Packed(Echo(), 2).apply({}, x, label, train=True)[1] is None
   with pytest.raises(ValueError, match="6 images cannot be packed by num_packed=4"):
     pacgan.Packed(Echo(), 4).apply({}, x, label, train=True)
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda classes: cgan.Discriminator(classes, (4, 2), (3, 2), (5, 2)),
+    lambda classes: cgan.JoinedDiscriminator(classes, ((4, 2),)),
+    lambda classes: resnet_gan.Discriminator(4, classes, spectral=True),
+    lambda classes: biggan_networks.Discriminator(classes, (8,), 1),
+    lambda classes: progressive.Discriminator(8, 16, 4, classes),
+  ],
+)
+def test_packs_have_labels_or_a_discriminator_that_wants_them_is_refused(make):
+  def scores(classes, num_classes):
+    net = pacgan.Packed(make(classes), 2, num_classes)
+    keys, x, label = dict(params=KEY, noise=KEY), jnp.zeros((8, 8, 8, 1)), jnp.zeros(8)
+    play = lambda y: net.init_with_output(keys, x, y, train=True)[0]
+    return jax.eval_shape(play, label.astype(int))
+
+  assert scores(9, 3).shape == (4,)
+  for num_classes, expected in ((3, 9), (0, 0)):
+    with pytest.raises(ValueError, match=f"=3: expected {expected} to judge packs"):
+      scores(3, num_classes)
+
+
+class Plane(nn.Module):
+  """Critic <v, x> of slope |v| = 1."""
+
+  @nn.compact
+  def __call__(self, x, label, train):
+    return x.reshape(len(x), 2) @ self.param("v", lambda _: jnp.array([0.6, -0.8]))
+
+
+def test_a_packed_critic_of_slope_one_costs_nothing():
+  """Of the images alone the slopes would be 0.6 and 0.8."""
+  method = wgan_gp(
+    Shift(), pacgan.Packed(Plane(), 2), gen_tx=SGD, critic_tx=SGD, latent_dim=1
+  )
+  after, metrics = jax.jit(method.train_step)(method.init(KEY, BATCH), BATCH, KEY)
+  np.testing.assert_allclose(metrics["penalty"], 0.0, atol=1e-10)
+  z = jax.random.normal(jax.random.split(KEY, 4)[0], (6, 1))
+  gap = (REAL.reshape(3, 2) - np.reshape(z + 0.5, (3, 2))).mean(0)
+  v = np.array([0.6, -0.8]) + 0.1 * gap
+  np.testing.assert_allclose(after.params["critic"]["disc"]["v"], v, rtol=1e-5)
 
 
 @pytest.mark.parametrize("m", [1, 2, 4])

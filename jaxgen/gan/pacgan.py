@@ -3,11 +3,12 @@
 Lin, Khetan, Fanti & Oh, "PacGAN: The Power of Two Samples in Generative Adversarial
 Networks", https://arxiv.org/abs/1712.04086. `Packed` makes any discriminator one of m
 images, stacked along channels: `dcgan(gen, Packed(disc, 2), ...)` is PacDCGAN2, and so
-for every method of two players. `pacgan` adds what the authors' code for stacked MNIST
-does (github.com/fjxmlzn/PacGAN, stacked_MNIST_experiments/VEEGAN_experiment): latents
-uniform in [-1, 1]^100, two generator updates per step, and its networks, `Generator`
-and `Discriminator`: for 28x28x3 images 4,514,819 parameters in the generator and
-4,310,401 + 4,800 (m - 1) in the discriminator, counted from that code's layer sizes.
+for every method of two players (a penalty is of a pack then). `pacgan` adds what the
+authors' code for stacked MNIST does (github.com/fjxmlzn/PacGAN,
+stacked_MNIST_experiments/VEEGAN_experiment): latents uniform in [-1, 1]^100, two
+generator updates per step, and its networks, `Generator` and `Discriminator`: for
+28x28x3 images 4,514,819 parameters in the generator and 4,310,401 + 4,800 (m - 1) in
+the discriminator, counted from that code's layer sizes.
 
 Deviations from that code:
   - Its m-tuples are 128,000 fixed draws from 128,000 images. Ours are neighbours in the
@@ -46,29 +47,44 @@ class Packed(nn.Module):
   Rows m i, ..., m i + m - 1 are image i of what `disc` sees. They must be independent:
   batches are in random order. Split over devices, each needs a multiple of m rows.
 
+  Labels of a pack are the digits of one, its first image's the leading digit: of K
+  classes, `disc` then has K^m.
+
   Attributes:
-    disc: (images f32 [B / m, H, W, m C], labels [B / m, m] or None, train) -> scores
+    disc: (images f32 [B / m, H, W, m C], label i32 [B / m] or None, train) -> scores
       [B / m, ...], or (scores, features).
     num_packed: m; 1 changes nothing.
+    num_classes: K; 0 keeps labels from `disc`.
   """
 
   disc: nn.Module
   num_packed: int = 2
+  num_classes: int = 0
 
   @nn.compact
   def __call__(self, x: Array, label: Array | None = None, *, train: bool) -> Any:
     """x f32 [B, H, W, C], label [B] or None -> what `disc` returns.
 
     Raises:
-      ValueError: if m does not divide B.
+      ValueError: if m does not divide B, or `disc` has a `num_classes` other than K^m.
     """
     m, (rows, height, width, channels) = self.num_packed, x.shape
     if m < 1 or rows % m:
       raise ValueError(f"{rows} images cannot be packed by num_packed={m}")
     if m > 1:
+      classes, found = self.num_classes, getattr(self.disc, "num_classes", None)
+      expected = classes**m if classes else 0
+      if found not in (None, expected):
+        raise ValueError(
+          f"a discriminator of num_classes={found}: expected {expected} to judge packs "
+          f"of num_packed={m} images of num_classes={classes}"
+        )
       x = x.reshape(rows // m, m, height, width, channels)
       x = jnp.moveaxis(x, 1, 3).reshape(rows // m, height, width, m * channels)
-      label = None if label is None else label.reshape(rows // m, m)
+      if classes and label is not None:
+        label = label.reshape(rows // m, m) @ classes ** jnp.arange(m)[::-1]
+      else:
+        label = None
     return self.disc(x, label, train=train)
 
 

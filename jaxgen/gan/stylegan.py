@@ -179,7 +179,7 @@ def stylegan(
     num_critic_steps=1,
     critic_name="disc",
     ema_decay=ema_decay,
-    penalty=lambda score, real, fake, key: 0.5 * r1_gamma * zero_centered(score, real),
+    penalty=lambda score, real, mixed: 0.5 * r1_gamma * zero_centered(score, real),
   )
   tools = latents_of_styles(gen, stats_name(ema_decay), latent_dim=latent_dim)
   return method._replace(tools=tools)
