@@ -18,6 +18,8 @@ Deviations from the authors' code:
     starts again here, too: new layers need the correction of the first steps, in which
     old ones move the less for it (by up to (1 - b2)^0.5).
   - The average moves once per generator update (there: per discriminator update).
+  - The discriminator averages 2x2 pixels after the leaky ReLU, the order of Table 2; by
+    default the code's convolution does both, before it.
 The minibatch deviation mixes examples, so the gradient penalty of one contains a little
 of its group, as in the authors' code.
 """

@@ -14,6 +14,7 @@ Deviations from the authors' code:
   - Each example of a batch has its own crossover of styles; there a batch has one.
   - The label's embedding is normalised apart from z (as in StyleGAN2-ADA).
   - Truncation, if asked for, is of all layers; there of the first 8.
+  - The discriminator averages 2x2 pixels after the leaky ReLU, there before it.
 """
 
 import math
