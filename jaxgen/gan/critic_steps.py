@@ -12,6 +12,7 @@ from jaxgen.gan.adversarial import (
   average_gen,
   diversity,
   init_players,
+  neighbour_diversity,
   stats_name,
   training_pass,
 )
@@ -77,8 +78,8 @@ def alternating(
     generator's on the critic's fakes, before both updates), norms of gradients (the
     generator's is 0 out of turn), `score_gap`, the mean score of real images less that
     of fakes (which estimates the Wasserstein distance if the critic is 1-Lipschitz),
-    and `diversity`. With another loss than `wasserstein`, whose scores have no zero,
-    also the shares of real and fake images judged right.
+    `diversity` and `neighbour_diversity`. With another loss than `wasserstein`, whose
+    scores have no zero, also the shares of real and fake images judged right.
   """
   init = init_players(
     {"gen": gen, critic_name: critic},
@@ -118,6 +119,7 @@ def alternating(
       "score_gap": real_score.mean() - fake_score.mean(),
       f"{critic_name}_grad_norm": optax.tree.norm(grads),
       "diversity": diversity(image, fake),
+      "neighbour_diversity": neighbour_diversity(image, fake),
     }
     if loss is not wasserstein:
       metrics[f"{critic_name}_accuracy_real"] = jnp.mean(real_score > loss.boundary)
