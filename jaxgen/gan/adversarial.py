@@ -23,7 +23,7 @@ from jaxgen.method import (
   update_ema,
 )
 
-NUM_NEIGHBOURS = 64  # rows that are compared with each other in every step
+NUM_NEIGHBOURS = 16  # rows that are compared with each other
 
 
 def diversity(real: Array, fake: Array) -> Array:
@@ -54,9 +54,11 @@ def diversity(real: Array, fake: Array) -> Array:
 def neighbour_diversity(real: Array, fake: Array) -> Array:
   """How far fakes are from the fake that is nearest to them, against the data's.
 
-  Mean over the first 64 rows of `fake` of the Euclidean distance to the nearest other
-  one of them, divided by that of `real`: about 1 for a good generator, less as soon as
-  fakes are repeated, towards 0 if they are few.
+  Mean Euclidean distance of a row of `fake` to the nearest of the 15 that follow each
+  other with it (or of half a batch, if that is fewer), divided by that of `real`: about
+  1 for a good generator, less as soon as fakes are repeated. In batches of 64 digits
+  (8x8) it is 0.23 where fakes are ten real images again and again (`diversity`: 0.90),
+  of thirty 0.63 (0.96), of a hundred 0.87 (0.99).
 
   Args:
     real: f32 [B, ...], in random order.
@@ -69,12 +71,14 @@ def neighbour_diversity(real: Array, fake: Array) -> Array:
     return jnp.ones((), real.dtype)
 
   def nearest(x: Array) -> Array:
-    x = x[:NUM_NEIGHBOURS].reshape(min(len(x), NUM_NEIGHBOURS), -1)
-    products = jnp.matmul(x, x.T, precision="highest")
-    squares = jnp.diagonal(products)
-    squared = squares[:, None] + squares[None] - 2 * products
-    others = jnp.where(jnp.eye(len(x), dtype=bool), jnp.inf, squared)
-    return jnp.sqrt(jnp.maximum(others.min(axis=0), 0.0)).mean()
+    # Small groups, so that rows split over devices stay where they are.
+    size = min(NUM_NEIGHBOURS, max(len(x) // 2, 2))
+    x = x[: len(x) // size * size].reshape(len(x) // size, size, -1)
+    products = jnp.einsum("gid,gjd->gij", x, x, precision="highest")
+    squares = jnp.diagonal(products, axis1=1, axis2=2)
+    squared = squares[:, :, None] + squares[:, None] - 2 * products
+    others = jnp.where(jnp.eye(size, dtype=bool)[None], jnp.inf, squared)
+    return jnp.sqrt(jnp.maximum(others.min(axis=2), 0.0)).mean()
 
   return nearest(fake) / jnp.maximum(nearest(real), 1e-6)
 
