@@ -48,14 +48,14 @@ class Packed(nn.Module):
   Rows m i, ..., m i + m - 1 are image i of what `disc` sees. They must be independent:
   batches are in random order. Split over devices, each needs a multiple of m rows.
 
-  Labels of a pack are the digits of one, its first image's the leading digit: of K
-  classes, `disc` then has K^m.
+  The label of a pack is one number: to the base of K, its digits are the labels of the
+  images, the first one's leading. So `disc` has K^m classes.
 
   Attributes:
     disc: (images f32 [B / m, H, W, m C], label i32 [B / m] or None, train) -> scores
       [B / m, ...], or (scores, features).
     num_packed: m; 1 changes nothing.
-    num_classes: K; 0 keeps labels from `disc`.
+    num_classes: K; 0 keeps labels from `disc` where m is not 1.
   """
 
   disc: nn.Module
