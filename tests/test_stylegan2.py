@@ -297,3 +297,19 @@ def test_the_discriminator_sees_augmented_images_in_training_only():
   p = [float(m["augment_p"]) for m in history]
   np.testing.assert_allclose(p, [0.0, 0.2, 0.2, 0.4], rtol=1e-6)
   assert float(states[-1].stats["disc"]["ada"]["p"]) == p[-1]
+
+
+def test_every_layer_of_a_doubled_map_has_a_gradient():
+  """The row of the generic table is 4x4: neither doubles nor has a residual block."""
+  gen, disc = Synthesis(8, 1, 16, 4), Discriminator(16, 4, group_size=2)
+  ws = normal(2, gen.num_ws, 3)
+  params = {"gen": params_of(gen, ws), "disc": params_of(disc, normal(2, 8, 8, 1))}
+
+  @jax.jit
+  @jax.grad
+  def slope(params):
+    image = gen.apply({"params": params["gen"]}, ws, True, rngs={"noise": KEY})
+    return disc.apply({"params": params["disc"]}, image, train=True).sum()
+
+  for path, x in jax.tree_util.tree_leaves_with_path(slope(params)):
+    assert np.abs(x).max() > 0, path
