@@ -342,6 +342,10 @@ def test_folder_errors_name_the_file(tmp_path, in_memory):
 
   with pytest.raises(FileNotFoundError, match=r"no folder .*set"):
     check()
+  unnamed = data.image_folder("", batch_size=2, image_size=8)
+  assert {k: x.shape for k, x in unnamed.spec.items()} == {"image": (2, 8, 8, 3)}
+  with pytest.raises(FileNotFoundError, match=r"no folder ''; .*--config.path=FOLDER"):
+    unnamed.check()
   write_images(tmp_path / "set", 0)
   with pytest.raises(
     FileNotFoundError, match=r"0 images.*expected files ending in \.png"

@@ -1,8 +1,10 @@
 """GANs of one step: MLP, conditional, least squares, packed, feature matching."""
 
+import functools
 import itertools
 from pathlib import Path
 
+from drawn import first_state
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen import data, parallel
-from jaxgen.gan import cgan, improved_gan, lsgan, mlp_gan, pacgan
-from jaxgen.gan.adversarial import diversity, two_player
+from jaxgen import commands, data, parallel, run
+from jaxgen.gan import biggan_networks, cgan, improved_gan, lsgan, mlp_gan, pacgan
+from jaxgen.gan.adversarial import diversity, neighbour_diversity, two_player
+from jaxgen.gan.wgan_gp import wgan_gp
 from jaxgen.losses import adversarial
 from jaxgen.metrics.classifier import Classifier
 from jaxgen.metrics.modes import modes_and_kl, modes_of_images
+from jaxgen.nn import progressive, resnet_gan
 from jaxgen.nn.maxout import Maxout
 from jaxgen.nn.minibatch import MinibatchDiscrimination
 
@@ -57,6 +61,30 @@ def test_diversity_compares_the_spread_of_pairs():
   assert diversity(real, np.ones_like(real)) == 0
   assert diversity(real[:1], fake[:1]) == 1
   assert np.isfinite(diversity(0 * real, fake))
+
+
+def test_fakes_of_ten_shapes_are_near_each_other():
+  """The spread of pairs hardly sees it."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  real = draw(70, 4, 4, 1)
+  fake = draw(10, 4, 4, 1)[rng.integers(10, size=70)] + 0.05 * draw(70, 4, 4, 1)
+
+  def nearest(x):
+    x = x[:64].reshape(4, 16, 16)
+    distance = np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    return (distance + 1e9 * np.eye(16)).min(1).mean()
+
+  ratio = jax.jit(neighbour_diversity)
+  found = ratio(real, fake)
+  np.testing.assert_allclose(found, nearest(fake) / nearest(real), rtol=1e-3)
+  np.testing.assert_allclose(ratio(real, 2 * real + 1), 2.0, rtol=1e-3)
+  assert diversity(real, fake) > 0.8
+  assert found < 0.4
+  assert ratio(real, np.ones_like(real)) < 1e-3
+  assert neighbour_diversity(real[:1], fake[:1]) == 1
+  two = real[:2], fake[:2]
+  np.testing.assert_allclose(ratio(*two), diversity(*two), rtol=1e-6)
 
 
 class Shift(nn.Module):
@@ -119,7 +147,8 @@ def test_statistics_move_once_per_generator_update():
       num_gen_updates=updates,
     )
     batch = {"image": jnp.zeros((4, 8, 8, 1))}
-    state, _ = jax.jit(method.train_step)(method.init(KEY, batch), batch, KEY)
+    first = first_state(method, batch)
+    state, _ = jax.jit(method.train_step)(first, batch, KEY)
     norms.append(state.stats["gen"]["batch_stats"]["norm_0"]["mean"])
   assert np.abs(norms[0]).max() > 1e-3
   np.testing.assert_allclose(norms[1], norms[0] * (1 - 0.9**2) / 0.1, rtol=1e-5)
@@ -177,8 +206,11 @@ def test_dropout_is_where_the_papers_have_it():
       {"params": KEY, "noise": KEY}, inputs, y, train=True
     )
     rngs = {"noise": jax.random.key(1)}
-    trained = net.apply(variables, inputs, y, train=True, rngs=rngs).reshape(64, -1)
-    sampled = net.apply(variables, inputs, y, train=False).reshape(64, -1)
+    call = jax.jit(functools.partial(net.apply, rngs=rngs), static_argnames="train")
+    trained, sampled = (
+      np.reshape(call(variables, inputs, y, train=train), (64, -1))
+      for train in (True, False)
+    )
     assert np.ptp(trained, axis=0).max() > 1e-3, name  # equal rows, other masks
     assert np.ptp(sampled, axis=0).max() < 1e-5, name
   # 9 units of 16 ones: kept units count double, kept pixels 1.25 times.
@@ -187,7 +219,8 @@ def test_dropout_is_where_the_papers_have_it():
   variables = jax.jit(disc.init, static_argnames="train")(
     {"params": KEY, "noise": KEY}, x, train=True
   )
-  scores = disc.apply(variables, x, train=True, rngs={"noise": KEY})
+  judge = jax.jit(lambda v: disc.apply(v, x, train=True, rngs={"noise": KEY}))
+  scores = np.asarray(judge(variables))
   np.testing.assert_allclose(scores.mean(), 9 * 16, rtol=0.02)
   pixels, units = 16 * 0.25, 9  # E a^2 of a unit: 16^2 + 16 * 0.2 / 0.8
   variance = pixels * units**2 + units * (16**2 + pixels)
@@ -263,7 +296,8 @@ def test_cgan_asks_both_players_about_the_label(conditional):
   same = np.isclose(asked, ones).reshape(6, -1).all(axis=1)
   np.testing.assert_array_equal(same, np.asarray(batch["label"]) == 1)
   variables = {"params": state.params["disc"]}
-  scores = [disc.apply(variables, asked, jnp.full(6, i), train=True) for i in range(3)]
+  judge = jax.jit(functools.partial(disc.apply, variables, train=True))
+  scores = [judge(asked, jnp.full(6, i)) for i in range(3)]
   assert np.abs(scores[0] - scores[1]).min() > 1e-6
   assert np.abs(scores[1] - scores[2]).min() > 1e-6
 
@@ -275,9 +309,9 @@ def test_cgan_step_is_that_of_eq_2(conditional):
   batch = {**batch, "image": image}
   after, metrics = jax.jit(method.train_step)(state, batch, KEY)
   y = batch["label"]
-  fake = gen.apply(
-    {"params": state.params["gen"]}, jax.random.uniform(KEY, (6, 2)), y, train=True
-  )
+  z = jax.random.uniform(KEY, (6, 2))
+  generate = jax.jit(lambda p: gen.apply({"params": p}, z, y, train=True))
+  fake = generate(state.params["gen"])
 
   @jax.jit
   @jax.grad
@@ -360,6 +394,8 @@ def test_packing_sees_the_divergence_of_products():
 class Echo(nn.Module):
   """Returns what it is given."""
 
+  num_classes: int | None = None
+
   def __call__(self, x, label, train):
     return x, label
 
@@ -368,13 +404,58 @@ def test_packing_stacks_neighbours_along_channels():
   x = np.random.default_rng(0).random((6, 2, 3, 2), np.float32)
   label = jnp.arange(6)
   for m in (1, 2, 3):
-    packed, labels = pacgan.Packed(Echo(), m).apply({}, x, label, train=True)
+    packed, labels = pacgan.Packed(Echo(), m, 7).apply({}, x, label, train=True)
     expected = [np.concatenate(x[i : i + m], axis=-1) for i in range(0, 6, m)]
     np.testing.assert_array_equal(packed, np.stack(expected))
-    np.testing.assert_array_equal(np.reshape(labels, 6), label)
-    assert labels.shape == ((6,) if m == 1 else (6 // m, m))
+    digits = [np.base_repr(i, 7).zfill(m) for i in labels]
+    assert "".join(digits) == "012345"
+  assert pacgan.Packed(Echo(), 2).apply({}, x, label, train=True)[1] is None
   with pytest.raises(ValueError, match="6 images cannot be packed by num_packed=4"):
     pacgan.Packed(Echo(), 4).apply({}, x, label, train=True)
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda classes: cgan.Discriminator(classes, (4, 2), (3, 2), (5, 2)),
+    lambda classes: cgan.JoinedDiscriminator(classes, ((4, 2),)),
+    lambda classes: resnet_gan.Discriminator(4, classes, spectral=True),
+    lambda classes: biggan_networks.Discriminator(classes, (8,), 1),
+    lambda classes: progressive.Discriminator(8, 16, 4, classes),
+  ],
+)
+def test_packs_have_labels_or_a_discriminator_that_wants_them_is_refused(make):
+  def scores(classes, num_classes):
+    net = pacgan.Packed(make(classes), 2, num_classes)
+    keys, x, label = dict(params=KEY, noise=KEY), jnp.zeros((8, 8, 8, 1)), jnp.zeros(8)
+    play = lambda y: net.init_with_output(keys, x, y, train=True)[0]
+    return jax.eval_shape(play, label.astype(int))
+
+  assert scores(9, 3).shape == (4,)
+  for num_classes, expected in ((3, 9), (0, 0)):
+    with pytest.raises(ValueError, match=f"=3: expected {expected} to judge packs"):
+      scores(3, num_classes)
+
+
+class Plane(nn.Module):
+  """Critic <v, x> of slope |v| = 1."""
+
+  @nn.compact
+  def __call__(self, x, label, train):
+    return x.reshape(len(x), 2) @ self.param("v", lambda _: jnp.array([0.6, -0.8]))
+
+
+def test_a_packed_critic_of_slope_one_costs_nothing():
+  """Of the images alone the slopes would be 0.6 and 0.8."""
+  method = wgan_gp(
+    Shift(), pacgan.Packed(Plane(), 2), gen_tx=SGD, critic_tx=SGD, latent_dim=1
+  )
+  after, metrics = jax.jit(method.train_step)(method.init(KEY, BATCH), BATCH, KEY)
+  np.testing.assert_allclose(metrics["penalty"], 0.0, atol=1e-10)
+  z = jax.random.normal(jax.random.split(KEY, 4)[0], (6, 1))
+  gap = (REAL.reshape(3, 2) - np.reshape(z + 0.5, (3, 2))).mean(0)
+  v = np.array([0.6, -0.8]) + 0.1 * gap
+  np.testing.assert_allclose(after.params["critic"]["disc"]["v"], v, rtol=1e-5)
 
 
 @pytest.mark.parametrize("m", [1, 2, 4])
@@ -394,18 +475,31 @@ def test_pacgan_has_the_layers_of_the_authors_code(m):
   assert (gen, disc) == (4_514_819, 4_310_401 + 4_800 * (m - 1))
 
 
-@pytest.mark.parametrize("small, large", [(2, 4), (4, 7), (7, 14), (2, 3)])
+@pytest.mark.parametrize("m", [1, 4])
+def test_the_small_discriminator_has_the_layers_of_the_authors_code(m):
+  file = commands.find_experiment("gan/pacgan_quarter_mnist")
+  experiment = run.load_experiment(file)
+  config = experiment.get_config()
+  config.num_packed = m
+  conv = lambda a, b: 9 * a * b + b
+  gen = dense(256, 1024) + 2 * (64 + 32 + 16 + 8)
+  gen += conv(64, 32) + conv(32, 16) + conv(16, 8) + conv(8, 3)
+  disc = conv(3 * m, 2) + conv(2, 4) + conv(4, 8) + 2 * (2 + 4 + 8) + dense(128, 1)
+  assert counts(experiment.build(config)["method"], (28, 28, 3)) == (gen, disc)
+
+
+@pytest.mark.parametrize("small, large", [(2, 4), (4, 7), (7, 14), (2, 3), (5, 5)])
 def test_transposed_convolution_is_the_transpose_of_the_same_convolution(small, large):
   rng = np.random.default_rng(0)
   x, y = (rng.standard_normal((1, n, n, 1)).astype(np.float32) for n in (small, large))
   kernel = rng.standard_normal((5, 5, 1, 1)).astype(np.float32)
   numbers = ("NHWC", "HWIO", "NHWC")
+  strides = (1, 1) if small == large else (2, 2)
   down = jax.lax.conv_general_dilated(
-    y, kernel, (2, 2), "SAME", dimension_numbers=numbers
+    y, kernel, strides, "SAME", dimension_numbers=numbers
   )
-  up = jax.lax.conv_transpose(
-    *(x, kernel[::-1, ::-1], (2, 2)), [pacgan.padding_to(small, large)] * 2
-  )
+  padding = pacgan.padding_to(small, large, strides[0])
+  up = jax.lax.conv_transpose(x, kernel[::-1, ::-1], strides, [padding] * 2)
   assert up.shape == y.shape
   np.testing.assert_allclose(np.sum(down * x), np.sum(up * y), rtol=1e-4)
 
@@ -442,7 +536,7 @@ def test_scores_depend_on_the_batch_with_minibatch_discrimination_only():
   for num_kernels in (0, 3):
     disc = improved_gan.Discriminator((6, 4), num_kernels, 2)
     variables = jax.jit(disc.init, static_argnames="train")(KEY, x, train=True)
-    score = lambda x: disc.apply(variables, x, train=True)[0]
+    score = jax.jit(lambda x, v=variables, d=disc: d.apply(v, x, train=True)[0])
     alone = np.isclose(score(x)[0], score(x.at[1:].multiply(-2.0))[0], rtol=1e-6)
     assert alone == (num_kernels == 0)
 
@@ -510,12 +604,17 @@ def test_stacked_mnist_says_its_shapes_without_reading(tmp_path):
 
 @pytest.fixture(scope="module")
 def mnist():
+  """The test set, which is decoded once: stacked sets are made of these arrays."""
   if not (MNIST / "mnist").exists():
     pytest.skip(f"no prepared MNIST in {MNIST}")
   source = data.tfds_images(
     "mnist", "test", batch_size=10_000, channels=1, data_dir=MNIST
   )
-  return next(source.epoch())
+  source.check()
+  batch = source.examples.load()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(type(source.examples), "load", lambda _: batch)
+    yield batch
 
 
 def stacked(seed, **options):
@@ -584,6 +683,7 @@ def test_stacked_mnist_is_a_function_of_its_seed(mnist):
   assert (one["label"] != other["label"]).mean() > 0.9
   in_order = [next(source.epoch())["label"] for source in sources[1:]]
   assert (in_order[0] != in_order[1]).mean() > 0.9  # other triples, not only an order
-  both = data.stacked_mnist(batch_size=64, num_images=64, data_dir=MNIST)
-  both.check()
-  assert len(both.examples._digits["label"]) == 70_000
+  both = data.stacked_mnist(batch_size=64, num_images=64, data_dir=MNIST).examples
+  both.open()
+  assert [len(digits) for digits in both._sets] == [60_000, 10_000]
+  assert len(both._digits["label"]) == 20_000  # both are of the arrays above

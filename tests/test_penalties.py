@@ -83,6 +83,23 @@ def test_a_flat_critic_has_a_finite_gradient(one_sided, value):
   np.testing.assert_array_equal(gradient, np.zeros(W.shape))
 
 
+def test_a_score_of_several_rows_has_one_slope():
+  """Three packs of two rows each: the norm is of the gradient by both."""
+  rng = np.random.default_rng(4)
+  x, a = rng.standard_normal((6, 2, 3, 1)), rng.standard_normal((12, 12))
+  w = rng.standard_normal(12)
+  packed = lambda score: lambda x: score(x.reshape(3, 12))
+  with jax.enable_x64(True):
+    flat = gradient_penalty(packed(lambda x: x @ w / np.linalg.norm(w)), jnp.asarray(x))
+    squared = zero_centered(packed(quadratic(a)), jnp.asarray(x))
+    middle = between(jnp.asarray(x), 0 * x, jnp.array([0.0, 0.5, 1.0]))
+  np.testing.assert_allclose(flat, np.zeros(3), atol=1e-14)
+  slopes = x.reshape(3, 12) @ (a + a.T) / 2
+  np.testing.assert_allclose(squared, (slopes**2).sum(1), rtol=1e-12)
+  expected = [0 * x[:2], x[2:4] / 2, x[4:]]
+  np.testing.assert_allclose(middle, np.concatenate(expected), atol=1e-14)
+
+
 def test_points_between_lie_on_the_lines():
   real, fake = jnp.asarray(X), jnp.asarray(-X + 1)
   t = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])

@@ -163,6 +163,18 @@ def test_alpha_is_a_line_from_the_first_step_of_the_phase():
   assert jax.tree.all(moved)
 
 
+def test_images_are_inverted_at_the_resolution_of_the_phase():
+  """The pairs have the data's size, and the error is that of the pixels shown."""
+  low, old, *_ = grown()
+  found = jax.jit(low.tools["invert"])(averaged(old), BATCH, KEY)
+  target, made = np.moveaxis(found["reconstruction"], 1, 0)
+  means = np.reshape(BATCH["image"], (4, 4, 2, 4, 2, 1)).mean((2, 4))
+  np.testing.assert_allclose(target, means.repeat(2, 1).repeat(2, 2), atol=1e-6)
+  error = ((target - made) ** 2).mean((1, 2, 3))
+  np.testing.assert_allclose(found["error"], error, rtol=1e-5)
+  assert found["z"].shape == (4, 3)
+
+
 def test_real_images_by_hand():
   x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
   half = x.reshape(2, 4, 2, 4, 2, 3).mean((2, 4))

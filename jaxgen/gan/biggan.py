@@ -42,7 +42,7 @@ import optax
 from jaxgen.gan.adversarial import stats_name
 from jaxgen.gan.biggan_networks import Generator
 from jaxgen.gan.critic_steps import alternating
-from jaxgen.gan.latents import sweep
+from jaxgen.gan.latents import generate, sweep
 from jaxgen.losses.adversarial import hinge
 from jaxgen.losses.orthogonal import add_orthogonal_gradient
 from jaxgen.method import (
@@ -93,10 +93,6 @@ def class_tools(gen: Generator, stats: str, latent_dim: int) -> dict[str, Callab
     latent_dim: Length of z.
   """
 
-  def generate(state: TrainState, z: Array, label: Array) -> Array:
-    variables = {"params": state.params["gen"], **state.stats[stats]}
-    return gen.apply(variables, z, label, train=False)
-
   def truncation(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """Samples at falling thresholds: f32 [B, K, H, W, C], K = len(THRESHOLDS).
 
@@ -108,7 +104,8 @@ def class_tools(gen: Generator, stats: str, latent_dim: int) -> dict[str, Callab
     same_key = lambda: random.clone(key)
     draw = lambda t: per_example(random.truncated_normal(same_key(), -t, t, shape))
     z = jnp.stack([draw(t) for t in THRESHOLDS], axis=1)
-    render = lambda z: generate(state, z, batch["label"])
+    noise_key = random.fold_in(key, 1)
+    render = lambda z: generate(gen, stats, state, z, batch["label"], noise_key)
     return {"truncated": sweep(render, z)}
 
   def interpolate_classes(
@@ -122,7 +119,9 @@ def class_tools(gen: Generator, stats: str, latent_dim: int) -> dict[str, Callab
     z = per_example(random.normal(key, (len(label), latent_dim)))
     one_hot = lambda label: jax.nn.one_hot(label % n, n)
     path = lerp(one_hot(label), one_hot(label + 1), jnp.linspace(0, 1, NUM_POINTS))
-    return {"classes": sweep(lambda weights: generate(state, z, weights), path)}
+    noise_key = random.fold_in(key, 1)
+    render = lambda weights: generate(gen, stats, state, z, weights, noise_key)
+    return {"classes": sweep(render, path)}
 
   return {"truncation": truncation, "interpolate_classes": interpolate_classes}
 

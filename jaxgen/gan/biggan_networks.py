@@ -13,7 +13,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from jaxgen.nn.resnet_gan import BatchNorm, DiscriminatorBlock, double
+from jaxgen.nn.progressive import upsample
+from jaxgen.nn.resnet_gan import BatchNorm, DiscriminatorBlock
 from jaxgen.nn.self_attention import SelfAttention
 from jaxgen.nn.spectral import spectral_norm
 
@@ -66,10 +67,10 @@ class GeneratorBlock(nn.Module):
 
     norm = lambda name: ConditionalBatchNorm(self.spectral_norms, self.dtype, name=name)
     h = nn.relu(norm("norm_1")(x, y, train))
-    h = conv(3, "conv_1", double(h))
+    h = conv(3, "conv_1", upsample(h))
     h = nn.relu(norm("norm_2")(h, y, train))
     h = conv(3, "conv_2", h)
-    return h + double(conv(1, "shortcut", x))  # pixel by pixel: cheaper undoubled
+    return h + upsample(conv(1, "shortcut", x))  # pixel by pixel: cheaper undoubled
 
 
 class Generator(nn.Module):

@@ -12,11 +12,13 @@ from jaxgen.gan.adversarial import (
   average_gen,
   diversity,
   init_players,
+  neighbour_diversity,
   stats_name,
   training_pass,
 )
 from jaxgen.gan.latents import latent_inversion, latent_tools
 from jaxgen.losses.adversarial import AdversarialLoss, wasserstein
+from jaxgen.losses.penalties import between
 from jaxgen.method import (
   Array,
   Batch,
@@ -54,7 +56,8 @@ def alternating(
   Args:
     gen: (z f32 [B, latent_dim], label or None, train) -> images f32 [B, H, W, C] in
       [-1, 1].
-    critic: (images, label or None, train) -> scores f32 [B], large for real.
+    critic: (images, label or None, train) -> scores f32 [N], large for real; N is B, or
+      a divisor of it if each is of several images (`pacgan.Packed`).
     loss: What the two minimise.
     gen_tx: Optimiser of `gen`; it counts generator updates.
     critic_tx: Optimiser of `critic`; it counts steps.
@@ -63,8 +66,9 @@ def alternating(
     critic_name: Its name in the state and the metrics.
     ema_decay: Decay per generator update of the average of the generator's weights that
       is sampled from, see `average_gen`; 0 keeps none.
-    penalty: (score, real, fake, key) -> f32 [B] whose mean is added to the critic's
-      loss; score maps images [B, H, W, C] to scores [B], with the batch's labels.
+    penalty: (score, real, mixed) -> f32 [N] whose mean is added to the critic's loss;
+      score maps images [B, H, W, C] to scores [N], with the batch's labels, and mixed
+      are points drawn uniformly `between` real and fake images, one t per score.
     project: Parameters of the critic -> the nearest that are allowed; after an update.
 
   Returns:
@@ -74,8 +78,8 @@ def alternating(
     generator's on the critic's fakes, before both updates), norms of gradients (the
     generator's is 0 out of turn), `score_gap`, the mean score of real images less that
     of fakes (which estimates the Wasserstein distance if the critic is 1-Lipschitz),
-    and `diversity`. With another loss than `wasserstein`, whose scores have no zero,
-    also the shares of real and fake images judged right.
+    `diversity` and `neighbour_diversity`. With another loss than `wasserstein`, whose
+    scores have no zero, also the shares of real and fake images judged right.
   """
   init = init_players(
     {"gen": gen, critic_name: critic},
@@ -96,7 +100,9 @@ def alternating(
       value, extra = loss.disc(real_score, fake_score), {}
       if penalty:
         score = lambda x: training_pass(critic, params, stats, noise_key, x, label)[0]
-        extra["penalty"] = penalty(score, image, fake, penalty_key).mean()
+        t = random.uniform(penalty_key, (len(fake_score),), image.dtype)
+        mixed = between(image, fake, per_example(t))
+        extra["penalty"] = penalty(score, image, mixed).mean()
         value += extra["penalty"]
       return value, (real_score, fake_score, stats, extra)
 
@@ -113,6 +119,7 @@ def alternating(
       "score_gap": real_score.mean() - fake_score.mean(),
       f"{critic_name}_grad_norm": optax.tree.norm(grads),
       "diversity": diversity(image, fake),
+      "neighbour_diversity": neighbour_diversity(image, fake),
     }
     if loss is not wasserstein:
       metrics[f"{critic_name}_accuracy_real"] = jnp.mean(real_score > loss.boundary)

@@ -3,11 +3,13 @@
 Lin, Khetan, Fanti & Oh, "PacGAN: The Power of Two Samples in Generative Adversarial
 Networks", https://arxiv.org/abs/1712.04086. `Packed` makes any discriminator one of m
 images, stacked along channels: `dcgan(gen, Packed(disc, 2), ...)` is PacDCGAN2, and so
-for every method of two players. `pacgan` adds what the authors' code for stacked MNIST
-does (github.com/fjxmlzn/PacGAN, stacked_MNIST_experiments/VEEGAN_experiment): latents
-uniform in [-1, 1]^100, two generator updates per step, and its networks, `Generator`
-and `Discriminator`: for 28x28x3 images 4,514,819 parameters in the generator and
-4,310,401 + 4,800 (m - 1) in the discriminator, counted from that code's layer sizes.
+for every method of two players (a penalty is of a pack then). `pacgan` adds what the
+authors' code for stacked MNIST does (github.com/fjxmlzn/PacGAN,
+stacked_MNIST_experiments/VEEGAN_experiment): latents uniform in [-1, 1]^100, two
+generator updates per step, and its networks, `Generator` and `Discriminator`: for
+28x28x3 images 4,514,819 parameters in the generator and 4,310,401 + 4,800 (m - 1) in
+the discriminator, counted from that code's layer sizes. Its other experiment, of a far
+smaller discriminator, is experiments/gan/pacgan_quarter_mnist.py.
 
 Deviations from that code:
   - Its m-tuples are 128,000 fixed draws from 128,000 images. Ours are neighbours in the
@@ -46,29 +48,44 @@ class Packed(nn.Module):
   Rows m i, ..., m i + m - 1 are image i of what `disc` sees. They must be independent:
   batches are in random order. Split over devices, each needs a multiple of m rows.
 
+  The label of a pack is one number: to the base of K, its digits are the labels of the
+  images, the first one's leading. So `disc` has K^m classes.
+
   Attributes:
-    disc: (images f32 [B / m, H, W, m C], labels [B / m, m] or None, train) -> scores
+    disc: (images f32 [B / m, H, W, m C], label i32 [B / m] or None, train) -> scores
       [B / m, ...], or (scores, features).
     num_packed: m; 1 changes nothing.
+    num_classes: K; 0 keeps labels from `disc` where m is not 1.
   """
 
   disc: nn.Module
   num_packed: int = 2
+  num_classes: int = 0
 
   @nn.compact
   def __call__(self, x: Array, label: Array | None = None, *, train: bool) -> Any:
     """x f32 [B, H, W, C], label [B] or None -> what `disc` returns.
 
     Raises:
-      ValueError: if m does not divide B.
+      ValueError: if m does not divide B, or `disc` has a `num_classes` other than K^m.
     """
     m, (rows, height, width, channels) = self.num_packed, x.shape
     if m < 1 or rows % m:
       raise ValueError(f"{rows} images cannot be packed by num_packed={m}")
     if m > 1:
+      classes, found = self.num_classes, getattr(self.disc, "num_classes", None)
+      expected = classes**m if classes else 0
+      if found not in (None, expected):
+        raise ValueError(
+          f"a discriminator of num_classes={found}: expected {expected} to judge packs "
+          f"of num_packed={m} images of num_classes={classes}"
+        )
       x = x.reshape(rows // m, m, height, width, channels)
       x = jnp.moveaxis(x, 1, 3).reshape(rows // m, height, width, m * channels)
-      label = None if label is None else label.reshape(rows // m, m)
+      if classes and label is not None:
+        label = label.reshape(rows // m, m) @ classes ** jnp.arange(m)[::-1]
+      else:
+        label = None
     return self.disc(x, label, train=train)
 
 
@@ -77,15 +94,17 @@ def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
   return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 
-def padding_to(small: int, large: int) -> tuple[int, int]:
-  """Padding of a transposed convolution of stride 2 from side `small` to `large`.
+def padding_to(
+  small: int, large: int, stride: int = 2, kernel: int = KERNEL
+) -> tuple[int, int]:
+  """Padding of a transposed convolution from side `small` to `large`.
 
   It is the transpose of the "SAME" convolution from `large` to `small`, which is
   what TensorFlow computes; "SAME" itself only doubles.
   """
-  total = max(2 * (small - 1) + KERNEL - large, 0)
-  low = KERNEL - 1 - total // 2
-  return low, large - 2 * small + KERNEL - low
+  total = max(stride * (small - 1) + kernel - large, 0)
+  low = kernel - 1 - total // 2
+  return low, large - stride * (small - 1) + kernel - 2 - low
 
 
 class Generator(nn.Module):
@@ -93,14 +112,16 @@ class Generator(nn.Module):
 
   Attributes:
     channels: Of the image.
-    width: Channels before the last layer; doubled at every lower resolution.
-    sides: From the first map's to the image's.
+    width: Channels before the last layer; doubled in every layer before.
+    sides: From the first map's to the image's; a layer between equal ones keeps it.
+    kernel: Side of the kernels.
     dtype: Of the computation; parameters and the returned images are float32.
   """
 
   channels: int = 3
   width: int = 64
   sides: tuple[int, ...] = SIDES
+  kernel: int = KERNEL
   dtype: Any = None
 
   @nn.compact
@@ -116,11 +137,12 @@ class Generator(nn.Module):
     ):
       x = nn.relu(batch_norm(train, self.dtype, f"norm_{level}")(x))
       features //= 2
+      stride = 2 if small < large else 1
       x = ConvTranspose(
         self.channels if level == last else features,
-        (KERNEL, KERNEL),
-        (2, 2),
-        [padding_to(small, large)] * 2,
+        (self.kernel, self.kernel),
+        (stride, stride),
+        [padding_to(small, large, stride, self.kernel)] * 2,
         name=f"conv_{level}",
         **options,
       )(x)
@@ -133,11 +155,17 @@ class Discriminator(nn.Module):
   Attributes:
     width: Channels of the first layer; doubled at every lower resolution.
     num_halvings: Layers that halve the side, rounding up.
+    kernel: Side of the kernels.
+    slope: Of the leaky ReLUs, below zero.
+    first_norm: The first layer with a batch norm.
     dtype: Of the computation; parameters and scores are float32.
   """
 
   width: int = 64
   num_halvings: int = 4
+  kernel: int = KERNEL
+  slope: float = 0.2
+  first_norm: int = 1
   dtype: Any = None
 
   @nn.compact
@@ -148,15 +176,15 @@ class Discriminator(nn.Module):
       width = self.width * 2**level
       x = nn.Conv(
         width,
-        (KERNEL, KERNEL),
+        (self.kernel, self.kernel),
         (2, 2),
         conv_general_dilated=conv_of_flax,
         name=f"conv_{level}",
         **options,
       )(x)
-      if level > 0:
+      if level >= self.first_norm:
         x = batch_norm(train, self.dtype, f"norm_{level}")(x)
-      x = nn.leaky_relu(x, 0.2)
+      x = nn.leaky_relu(x, self.slope)
     x = nn.Dense(1, name="last", **options)(x.reshape(len(x), -1))
     return x[:, 0].astype(jnp.promote_types(x.dtype, jnp.float32))
 

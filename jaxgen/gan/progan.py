@@ -18,6 +18,8 @@ Deviations from the authors' code:
     starts again here, too: new layers need the correction of the first steps, in which
     old ones move the less for it (by up to (1 - b2)^0.5).
   - The average moves once per generator update (there: per discriminator update).
+  - The discriminator averages 2x2 pixels after the leaky ReLU, the order of Table 2; by
+    default the code's convolution does both, before it.
 The minibatch deviation mixes examples, so the gradient penalty of one contains a little
 of its group, as in the authors' code.
 """
@@ -27,14 +29,13 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-from jax import random
 import jax.numpy as jnp
 import optax
 
 from jaxgen.gan.critic_steps import alternating
 from jaxgen.losses.adversarial import wasserstein
-from jaxgen.losses.penalties import Score, between, gradient_penalty
-from jaxgen.method import Array, Batch, Method, Metrics, PyTree, TrainState, per_example
+from jaxgen.losses.penalties import Score, gradient_penalty
+from jaxgen.method import Array, Batch, Method, Metrics, PyTree, TrainState
 from jaxgen.nn.equalized import EqualConv, EqualDense, pixel_norm
 from jaxgen.nn.progressive import (
   SQRT2,
@@ -185,9 +186,8 @@ def progan(
   if num_fade_steps and resolution == 4:
     raise ValueError(f"num_fade_steps={num_fade_steps}: expected 0 at 4x4, the first")
 
-  def penalty(score: Score, real: Array, fake: Array, key: Array) -> Array:
-    t = per_example(random.uniform(key, (len(real),), real.dtype))
-    slope = gradient_penalty(score, between(real, fake, t))
+  def penalty(score: Score, real: Array, mixed: Array) -> Array:
+    slope = gradient_penalty(score, mixed)
     return penalty_weight * slope + drift_weight * score(real) ** 2
 
   inner = alternating(
@@ -229,7 +229,8 @@ def progan(
 
     def draw(state: TrainState, batch: Batch, key: Array) -> PyTree:
       factor = batch["image"].shape[1] // resolution
-      images = tool(faded(state)[0], batch, key)
+      seen = {**batch, "image": real_images(batch["image"], resolution)}
+      images = tool(faded(state)[0], seen, key)
       # Beside images a tool may give numbers, one per image.
       return jax.tree.map(lambda x: upsample(x, factor) if x.ndim > 3 else x, images)
 

@@ -14,6 +14,7 @@ Deviations from the authors' code:
   - Each example of a batch has its own crossover of styles; there a batch has one.
   - The label's embedding is normalised apart from z (as in StyleGAN2-ADA).
   - Truncation, if asked for, is of all layers; there of the first 8.
+  - The discriminator averages 2x2 pixels after the leaky ReLU, there before it.
 """
 
 import math
@@ -179,7 +180,7 @@ def stylegan(
     num_critic_steps=1,
     critic_name="disc",
     ema_decay=ema_decay,
-    penalty=lambda score, real, fake, key: 0.5 * r1_gamma * zero_centered(score, real),
+    penalty=lambda score, real, mixed: 0.5 * r1_gamma * zero_centered(score, real),
   )
   tools = latents_of_styles(gen, stats_name(ema_decay), latent_dim=latent_dim)
   return method._replace(tools=tools)

@@ -8,7 +8,8 @@ is StyleGAN2-ADA (2020, https://arxiv.org/abs/2006.06676), see `jaxgen.gan.ada`.
 
 Deviations from the paper and its code:
   - Each example of a batch has its own crossover of styles, in the code a batch.
-  - The running mean of path lengths is a constant to the gradient.
+  - The running mean of path lengths is a constant to the gradient. The average of w is
+    not moved by the pass that measures them (in the code it is).
   - The discriminator is updated before the generator (in the code after it), and each
     one's regulariser after both.
   - The average of w that goes with the averaged generator is measured

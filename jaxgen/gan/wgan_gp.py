@@ -15,13 +15,12 @@ of each example.
 """
 
 from flax import linen as nn
-from jax import random
 import optax
 
 from jaxgen.gan.critic_steps import alternating
 from jaxgen.losses.adversarial import wasserstein
-from jaxgen.losses.penalties import Score, between, gradient_penalty
-from jaxgen.method import Array, Method, per_example
+from jaxgen.losses.penalties import Score, gradient_penalty
+from jaxgen.method import Array, Method
 
 
 def wgan_gp(
@@ -49,9 +48,8 @@ def wgan_gp(
     A method with networks "gen" and "critic"; see `alternating`.
   """
 
-  def penalty(score: Score, real: Array, fake: Array, key: Array) -> Array:
-    t = per_example(random.uniform(key, (len(real),), real.dtype))
-    return penalty_weight * gradient_penalty(score, between(real, fake, t))
+  def penalty(score: Score, real: Array, mixed: Array) -> Array:
+    return penalty_weight * gradient_penalty(score, mixed)
 
   return alternating(
     gen,

@@ -20,6 +20,7 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
+from jaxgen.nn.progressive import downsample, upsample
 from jaxgen.nn.spectral import spectral_norm
 
 
@@ -32,17 +33,6 @@ def label_embedding_init(key: Array, shape: tuple, dtype: Any = jnp.float32) -> 
   """Scales of 1 and shifts of 0 for every class: [num_classes, 2 C]."""
   half = jnp.ones((shape[0], shape[1] // 2), dtype)
   return jnp.concatenate([half, 0 * half], axis=1)
-
-
-def double(x: Array) -> Array:
-  """Every pixel four times: [B, H, W, C] -> [B, 2H, 2W, C]."""
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def halve(x: Array) -> Array:
-  """Means of 2x2 pixels: [B, H, W, C] -> [B, H/2, W/2, C]."""
-  b, height, width, c = x.shape
-  return x.reshape(b, height // 2, 2, width // 2, 2, c).mean((2, 4))
 
 
 class BatchNorm(nn.Module):
@@ -97,7 +87,7 @@ class GeneratorBlock(nn.Module):
 
   channels: int
   num_classes: int = 0
-  upsample: Callable = double
+  upsample: Callable = upsample
   dtype: Any = None
 
   @nn.compact
@@ -135,7 +125,7 @@ class Generator(nn.Module):
   num_doublings: int = 3
   base_size: int = 4
   num_classes: int = 0
-  upsample: Callable = double
+  upsample: Callable = upsample
   dtype: Any = None
 
   @nn.compact
@@ -185,11 +175,11 @@ class DiscriminatorBlock(nn.Module):
 
     h = conv(3, 2.0, "conv_1")(x if self.first else nn.relu(x))
     h = conv(3, 2.0, "conv_2")(nn.relu(h))
-    h = halve(h) if self.down else h
+    h = downsample(h) if self.down else h
     if self.down or x.shape[-1] != self.channels:
-      x = halve(x) if self.down and self.first else x
+      x = downsample(x) if self.down and self.first else x
       x = conv(1, 1.0, "shortcut")(x)
-      x = halve(x) if self.down and not self.first else x
+      x = downsample(x) if self.down and not self.first else x
     return h + x
 
 

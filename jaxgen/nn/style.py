@@ -137,8 +137,8 @@ class StyleGenerator(nn.Module):
     synthesis: (ws f32 [B, num_ws, w_dim], train) -> images f32 [B, H, W, C], with a
       property `num_ws`, the number of its layers that read a style.
     w_dim: Length of w.
-    average_decay: Of the running average of w, per training pass: 0.995 (StyleGAN),
-      0.998 (StyleGAN2-ADA).
+    average_decay: Of the running average of w, per training pass: 0.995 in the
+      authors' code of StyleGAN, StyleGAN2 and StyleGAN2-ADA.
     mixing_probability: Of `mix_styles` in training.
     truncation_psi: Of `truncate` outside of training.
   """

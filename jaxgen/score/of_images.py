@@ -78,7 +78,11 @@ def memorisation_scores(task: Task) -> Scores:
 
 
 def modes_scores(task: Task) -> Scores:
-  """Stacked MNIST's, judged by a classifier of MNIST's own digits."""
+  """Stacked MNIST's, judged by a classifier of MNIST's own digits.
+
+  If there are real images, as many of them are judged, too: the floor, and the
+  frequencies that `kl_to_data` compares with (it is infinite for a mode that none has).
+  """
   if task.ruler.features != "classifier" or not task.ruler.weights:
     raise ValueError(
       "modes needs --features=classifier --weights=FILE, a classifier of the 28x28 "
@@ -91,6 +95,12 @@ def modes_scores(task: Task) -> Scores:
     name: jackknife(float(value), without[name], "samples")
     for name, value in modes_and_kl(labels, 1000).items()
   }
+  if task.reference is not None:
+    real = modes_of_images(task.reference.some(len(labels))["image"], judge)
+    floor = modes_and_kl(real, 1000)
+    scores |= {f"{name}_of_data": Score(float(x)) for name, x in floor.items()}
+    frequencies = np.bincount(real, minlength=1000)
+    scores["kl_to_data"] = Score(modes_and_kl(labels, 1000, frequencies)["kl"])
   if judge.test_accuracy is not None:
     scores["judge_accuracy"] = Score(judge.test_accuracy)
   return scores
