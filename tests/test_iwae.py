@@ -11,15 +11,20 @@ import optax
 import pytest
 
 from jaxgen import data, parallel
+from jaxgen.diffusion.score_sde import score_sde
 from jaxgen.losses import bernoulli, gaussian
 from jaxgen.losses.importance import importance_weighted_nll
 from jaxgen.method import Method, create_state
+from jaxgen.ops.ode import Tolerance
 from jaxgen.run import Run
-from jaxgen.score import scores
-from jaxgen.vae import variational
+from jaxgen.score import results, scores, tables
+from jaxgen.vae import cvae, variational
+from jaxgen.vae.hvae import hvae
+from jaxgen.vae.hvae_networks import Ladder
 from jaxgen.vae.iwae import iwae, one_layer, stages, two_layers
 from jaxgen.vae.likelihoods import gaussian_pixels
 from jaxgen.vae.networks import FullyConnected
+from jaxgen.vae.vae import vae
 from jaxgen.vae.variational import log_weights, nll
 
 KEY = jax.random.key(5)
@@ -357,3 +362,42 @@ def test_the_score_is_the_mean_of_the_tool_over_the_test_set():
   np.testing.assert_allclose(found.interval, expected, rtol=1e-4)
   with pytest.raises(ValueError, match=r"a tool of that name; it has \['encode'\]"):
     score({"encode": tool})
+
+
+def test_nlls_of_other_targets_or_draws_are_not_ranked():
+  tx, mask = optax.sgd(0.1), cvae.quarters(4, 1)
+  deep = Ladder((4, 4, 1), ((4, 1, 1), (1, 1, 1)), 4, 2, 1)
+  by = lambda condition: cvae.cvae(None, tx=tx, condition=condition)
+  methods = {
+    "vae": vae(TINY[0], tx=tx),
+    "same": iwae(TINY, tx=tx, num_draws=2),
+    "fewer": iwae(TINY, tx=tx, num_draws=2, nll_draws=100),
+    "deep": hvae(deep, tx=tx, nll_draws=50),
+    "grey": vae(TINY[0], tx=tx, binarize=False),
+    "density": vae(TINY[0], tx=tx, likelihood=LIKELIHOOD),
+    "part": by(cvae.by_part(mask)),
+    "other part": by(cvae.by_part(mask[:, ::-1])),
+    "each its part": by(cvae.by_part()),
+    "label": by(cvae.by_label(10)),
+    "ode": score_sde(None, tx=tx),
+    "coarse ode": score_sde(None, tx=tx, tolerance=Tolerance(1e-3, 1e-3)),
+    "unsaid": Method(None, None, tools={"nll": lambda state, batch, key: {}}),
+  }
+
+  def result(name):
+    loaded = Run(Path(name), methods[name], None, None, {}, None)
+    ruler = results.Ruler(("nll",))
+    kept = results._fingerprint(ruler, None, (None,) * 3, loaded)
+    return results.Result(name, {"nll": scores.Score(1.0)}, kept, {})
+
+  found = {name: result(name) for name in methods}
+  told = {name: one.ruler["settings"] for name, one in found.items()}
+  assert told.pop("same") == told["vae"]
+  assert told["vae"] == "nll: of pixels drawn as bits, 5000 importance samples"
+  assert told["deep"] == "nll: of pixels drawn as bits, 50 importance samples"
+  assert told["part"].startswith("nll: of 12 of 16 pixels (mask ")
+  assert told["ode"].startswith("nll: of 256 levels, one draw of noise and trace")
+  assert told["unsaid"] == f"nll: {__name__}"
+  assert len(set(told.values())) == len(told)
+  assert "not ranked" in tables.table([found["vae"], found["deep"]])
+  assert "not ranked" not in tables.table([found["vae"], found["same"]])

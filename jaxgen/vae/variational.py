@@ -136,6 +136,11 @@ def nll(
   return nll_in_chunks(weights_of, len(x), x[0].size, key, num_draws)
 
 
+def nll_settings(target: str, num_draws: int) -> str:
+  """What a tool nll says of itself: of what, by how many draws for each image."""
+  return f"of {target}, {num_draws} importance samples"
+
+
 def nll_in_chunks(
   weights_of: Callable[[int, Array], Array],
   num: int,
@@ -240,6 +245,7 @@ def tools(
     log_prob = likelihood.fast_log_prob
     return {"nll": nll(levels_of(state), log_prob, x, z_key, num_draws)}
 
+  nll_tool.settings = nll_settings(likelihood.of, num_draws)
   return {
     "encode": encode,
     "reconstruct": reconstruct,
