@@ -21,7 +21,7 @@ import optax
 import pytest
 
 from jaxgen import parallel
-from jaxgen.flow import glow, likelihood, nice, realnvp
+from jaxgen.flow import glow, likelihood, maf, nice, realnvp, residual_flow
 from jaxgen.nn import bijection, coupling, multi_scale
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_glow.npz"
@@ -249,6 +249,23 @@ def test_sides_and_sizes_that_do_not_fit_are_refused():
     realnvp.network((6, 8, 1))
   with pytest.raises(ValueError, match="even number"):
     nice.Network((3, 3, 1)).init(KEY, jnp.zeros((1, 3, 3, 1)))
+
+
+@pytest.mark.parametrize(
+  ("net", "told"),
+  [
+    (residual_flow.network((1, 2, 1), hidden_dims=(3,), num_blocks=1), "power_iter"),
+    (maf.network((1, 2, 1), hidden_dim=2, num_layers=1, has_batch_norm=True), "batch_"),
+    (realnvp.network((1, 2, 1), num_scales=1, width=2, num_blocks=1), "batch_stats"),
+  ],
+)
+def test_averages_of_parameters_without_averages_of_the_rest_are_refused(net, told):
+  batch = {"image": jnp.zeros((1, 1, 2, 1))}
+  method = likelihood.density(net, tx=TX, ema_decay=0.9)
+  with pytest.raises(ValueError, match=rf"ema_decay=0\.9: expected None.*'{told}"):
+    jax.eval_shape(method.init, KEY, batch)
+  none = jax.eval_shape(likelihood.density(net, tx=TX).init, KEY, batch)
+  assert none.ema == {}
 
 
 # --- against others ---------------------------------------------------------------

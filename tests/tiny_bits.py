@@ -17,7 +17,7 @@ from jaxgen.vae.vae import vae
 
 
 def get_config():
-  return ConfigDict({"num_steps": 400, "lr": 1e-2, "hidden": 32, "num_streams": 4})
+  return ConfigDict({"num_steps": 400, "lr": 1e-2, "hidden": 32, "num_streams": 10})
 
 
 def network(config):
