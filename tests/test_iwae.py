@@ -22,7 +22,7 @@ from jaxgen.vae import cvae, variational
 from jaxgen.vae.hvae import hvae
 from jaxgen.vae.hvae_networks import Ladder
 from jaxgen.vae.iwae import iwae, one_layer, stages, two_layers
-from jaxgen.vae.likelihoods import gaussian_pixels
+from jaxgen.vae.likelihoods import bernoulli_pixels, gaussian_pixels
 from jaxgen.vae.networks import FullyConnected
 from jaxgen.vae.vae import vae
 from jaxgen.vae.variational import log_weights, nll
@@ -175,7 +175,8 @@ def load_make():
   """The script's sizes and drawing of weights; it needs torch only to be run."""
   source = (GOLDEN / "make_iwae.py").read_text()
   source = source.replace("import torch\n", "")
-  source = source.replace("from torch.distributions import Bernoulli, Normal\n", "")
+  line = "from torch.distributions import Bernoulli, Normal, kl_divergence\n"
+  source = source.replace(line, "")
   spec = importlib.util.spec_from_loader("make_iwae", loader=None)
   module = importlib.util.module_from_spec(spec)
   module.__file__ = str(GOLDEN / "make_iwae.py")
@@ -243,6 +244,36 @@ def test_equals_torch(num, monkeypatch):
       np.testing.assert_allclose(
         gradient, golden[f"{num}/grad/{k}"], rtol=1e-9, atol=1e-14
       )
+
+
+def test_elbo_equals_torch(monkeypatch):
+  """With the KL in closed form: its terms and gradients, in float64."""
+  make, golden = load_make(), np.load(GOLDEN / "iwae.npz")
+  rng, ((sizes, _),) = np.random.default_rng(0), make.LEVELS[1]
+  net = FullyConnected((3, 3, 1), sizes[1:-1], sizes[-1])
+  image = jnp.zeros((1, 3, 3, 1))
+  tree = jax.eval_shape(net.init, KEY, image)["params"]
+  names = ordered(tree)
+  for (name, part), value in zip(names, make.weights(rng, sizes, 1), strict=True):
+    tree[name][part] = value
+  x = (rng.random((make.BATCH, 9)) < 0.5).astype(np.float64)
+  noise = rng.standard_normal((make.NUM_DRAWS, make.BATCH, sizes[-1]))[0]
+  draw = lambda mean, log_var, key: mean + jnp.exp(0.5 * log_var) * noise
+  monkeypatch.setattr(variational.gaussian, "sample", draw)
+
+  def run(params, x):
+    level, log_prob = net.bind({"params": params}), bernoulli_pixels().log_prob
+    bound, reconstruction, kl = variational.elbo(level, log_prob, x, KEY)
+    return bound.mean(), {"reconstruction": reconstruction, "kl": kl}
+
+  with jax.enable_x64(True):
+    grads, found = jax.jit(jax.grad(run, has_aux=True))(tree, x.reshape(-1, 3, 3, 1))
+    grads, found = jax.device_get((grads, found))
+  found |= {f"grad/{k}": grads[name][part] for k, (name, part) in enumerate(names)}
+  assert len(found) == len([key for key in golden if key.startswith("elbo/")])
+  for name, value in found.items():
+    expected = golden[f"elbo/{name}"]
+    np.testing.assert_allclose(value, expected, rtol=1e-8, atol=1e-14)
 
 
 # --- the method ---------------------------------------------------------------------
