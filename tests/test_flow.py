@@ -83,12 +83,23 @@ def test_network_is_a_bijection_with_its_determinant(name):
     assert "scan" not in program
 
 
-@pytest.mark.parametrize("family", ["nice", "realnvp"])
+def glow_of_two():
+  """Two of Glow's steps and its prior, without the squeeze, which makes four values."""
+  step = lambda: (
+    bijection.ActNorm(2),
+    bijection.Invertible1x1(2),
+    coupling.SplitCoupling(glow.Conditioner(1, 4, True)),
+  )
+  return multi_scale.MultiScale([[*step(), *step()]], (1, 1, 2), [glow.Prior(2)])
+
+
+@pytest.mark.parametrize("family", ["nice", "realnvp", "glow"])
 def test_density_of_two_values_integrates_to_one(family):
-  shape = (1, 2, 1)
+  shape = (1, 1, 2) if family == "glow" else (1, 2, 1)
   net = {
     "nice": nice.Network(shape, (16,)),
     "realnvp": realnvp.network(shape, num_scales=1, width=4, num_blocks=1),
+    "glow": glow_of_two(),
   }[family]
   with jax.enable_x64(True):
     variables = rattled(net, shape)

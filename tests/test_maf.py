@@ -188,7 +188,7 @@ class NflowsMade(Made):
 
 @pytest.mark.parametrize("kind", ["residual", "plain"])
 def test_log_prob_is_nflows(kind, monkeypatch):
-  """Of `network`, but for what its outputs mean. Found: 6e-15, gradient 5e-13."""
+  """Of `network`, but for what its outputs mean. Found: 6e-15 of it, gradient 5e-13."""
   golden, params = np.load(GOLDEN), nflows_variables(kind == "residual")
   monkeypatch.setattr("jaxgen.flow.maf.Made", NflowsMade)
   sizes = dict(hidden_dim=HIDDEN, num_layers=LAYERS, num_blocks=BLOCKS)
