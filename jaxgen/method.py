@@ -49,7 +49,9 @@ class Method(NamedTuple):
     sample: (state, batch, key) -> named outputs. `batch` gives the number and
       shape of what to draw, and any conditioning.
     tools: Further functions of the same signature as `sample`, by name (encode,
-      interpolate, inpaint, ...); `jaxgen sample --mode=NAME` runs them.
+      interpolate, inpaint, ...); `jaxgen sample --mode=NAME` runs them. One that
+      measures says in its attribute `settings`, in words, what its numbers are of and
+      depend on, so that others are not compared with them.
   """
 
   init: Callable[[Array, Batch], TrainState]

@@ -35,13 +35,13 @@ def test_quarters_are_where_they_are_said_to_be():
 
 def test_conditions():
   image = jnp.array([[1.0, 0.0], [1.0, 1.0]]).reshape(1, *SHAPE)
-  c, unknown = by_part(MASK)({}, image)
+  c, unknown = by_part(MASK).read({}, image)
   np.testing.assert_array_equal(c, [[0, 0, 1, 0, 0, 0, 1, 0]])
   np.testing.assert_array_equal(unknown[0, ..., 0], MASK == 0)
   mask = jnp.array([[1.0, 1.0], [0.0, 0.0]]).reshape(1, *SHAPE)
-  c, unknown = by_part()({"mask": mask}, image)
+  c, unknown = by_part().read({"mask": mask}, image)
   np.testing.assert_array_equal(c, [[1, -1, 0, 0, 1, 1, 0, 0]])
-  c, unknown = by_label(3)({"label": jnp.array([2])}, image)
+  c, unknown = by_label(3).read({"label": jnp.array([2])}, image)
   np.testing.assert_array_equal(c, [[0, 0, 1]])
   assert unknown.all()
 

@@ -209,7 +209,8 @@ def test_a_discriminator_sees_the_condition_only_if_asked():
     net = Discriminator((3,), sees_condition=sees)
     variables = jax.jit(net.init)(KEY, A, B)
     assert variables["params"]["hidden_0"]["kernel"].shape == (size, 3)
-    moved = jax.jit(net.apply)(variables, 2 * A + 1, B) != net.apply(variables, A, B)
+    apply = jax.jit(net.apply)
+    moved = apply(variables, 2 * A + 1, B) != apply(variables, A, B)
     assert moved.any() == sees
 
 

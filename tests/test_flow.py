@@ -21,7 +21,7 @@ import optax
 import pytest
 
 from jaxgen import parallel
-from jaxgen.flow import glow, likelihood, nice, realnvp
+from jaxgen.flow import glow, likelihood, maf, nice, realnvp, residual_flow
 from jaxgen.nn import bijection, coupling, multi_scale
 
 GOLDEN = Path(__file__).parent / "golden" / "flow_glow.npz"
@@ -33,7 +33,14 @@ SHAPE = (4, 4, 2)
 def rattled(net, shape, dtype=jnp.float64):
   """Random variables in which no layer is the identity."""
   rng = np.random.default_rng(0)
-  variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, *shape)))
+  init = functools.partial(net.init, jax.random.key(0), jnp.zeros((1, *shape)))
+  variables = jax.eval_shape(init)
+  if bijection.FIRST_BATCH in variables:
+    variables = jax.device_get(jax.jit(init)())
+  else:  # No compiler is needed: what is not a scale is near 0.
+    one = ("scale", "std", "var", "most")
+    fill = lambda path, v: np.full(v.shape, path[-1].key in one, np.float64)
+    variables = jax.tree_util.tree_map_with_path(fill, variables)
   real = lambda v: jnp.issubdtype(v.dtype, jnp.floating)
   variables = jax.tree.map(lambda v: v.astype(dtype) if real(v) else v, variables)
   move = lambda v: v + 0.2 * rng.standard_normal(v.shape).astype(dtype)
@@ -56,36 +63,52 @@ def test_network_is_a_bijection_with_its_determinant(name):
   with jax.enable_x64(True):
     variables = rattled(net, SHAPE)
     x = jax.random.uniform(KEY, (2, *SHAPE), jnp.float64) - 0.5
-    z, log_det = jax.jit(net.apply)(variables, x)
-    inverse = lambda z: net.apply(variables, z, method="inverse")
-    back, back_det = jax.jit(inverse)(z)
+
+    def one(v, variables):
+      z, log_det = net.apply(variables, v.reshape(1, *SHAPE))
+      return z[0], (z[0], log_det[0])
+
+    forward = jax.vmap(jax.jacfwd(one, has_aux=True), (0, None))
+    jacobian, (z, log_det) = jax.jit(forward)(x.reshape(2, -1), variables)
+    inverse = lambda z, variables: net.apply(variables, z, method="inverse")
+    traced = jax.jit(inverse).trace(z, variables)
+    back, back_det = traced.lower().compile()(z, variables)
     np.testing.assert_allclose(back, x, atol=1e-10)
     np.testing.assert_allclose(back_det, -log_det, atol=1e-10)
-    one = lambda v: net.apply(variables, v.reshape(1, *SHAPE))[0][0]
-    jacobian = jax.jit(jax.vmap(jax.jacfwd(one)))(x.reshape(2, -1))
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-9)
     assert np.abs(log_det).min() > 0.01
     # Sampling costs what encoding does: no loop over entries.
-    program = str(jax.make_jaxpr(inverse)(z))
+    program = str(traced.jaxpr)
     assert "while" not in program
     assert "scan" not in program
 
 
-@pytest.mark.parametrize("base", ["normal", "logistic"])
-@pytest.mark.parametrize("family", ["nice", "realnvp"])
-def test_density_of_two_values_integrates_to_one(family, base):
-  shape = (1, 2, 1)
+def glow_of_two():
+  """Two of Glow's steps and its prior, without the squeeze, which makes four values."""
+  step = lambda: (
+    bijection.ActNorm(2),
+    bijection.Invertible1x1(2),
+    coupling.SplitCoupling(glow.Conditioner(1, 4, True)),
+  )
+  return multi_scale.MultiScale([[*step(), *step()]], (1, 1, 2), [glow.Prior(2)])
+
+
+@pytest.mark.parametrize("family", ["nice", "realnvp", "glow"])
+def test_density_of_two_values_integrates_to_one(family):
+  shape = (1, 1, 2) if family == "glow" else (1, 2, 1)
   net = {
     "nice": nice.Network(shape, (16,)),
     "realnvp": realnvp.network(shape, num_scales=1, width=4, num_blocks=1),
+    "glow": glow_of_two(),
   }[family]
   with jax.enable_x64(True):
     variables = rattled(net, shape)
     line, step = np.linspace(-60, 60, 401, retstep=True)
     grid = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, *shape))
     z, log_det = jax.jit(net.apply)(variables, grid)
-    log_p = getattr(likelihood, base).log_prob(z).sum(-1) + log_det
-    np.testing.assert_allclose(np.exp(log_p).sum() * step**2, 1, rtol=1e-3)
+    for base in (likelihood.normal, likelihood.logistic):
+      log_p = base.log_prob(z).sum(-1) + log_det
+      np.testing.assert_allclose(np.exp(log_p).sum() * step**2, 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [None, 1e-4])
@@ -180,7 +203,8 @@ def test_every_parameter_of_the_lu_form_trains(small):
 
 
 def test_two_devices_train_the_lu_form_as_one(small):
-  _, method, _, batch = small
+  *_, batch = small
+  method = glow.glow(glow.network(SHAPE, num_scales=1, num_steps=1, width=4), tx=TX)
   host = {k: np.asarray(v) for k, v in batch.items()}
   ends = []
   for n in (1, 2):
@@ -238,6 +262,23 @@ def test_sides_and_sizes_that_do_not_fit_are_refused():
     nice.Network((3, 3, 1)).init(KEY, jnp.zeros((1, 3, 3, 1)))
 
 
+@pytest.mark.parametrize(
+  ("net", "told"),
+  [
+    (residual_flow.network((1, 2, 1), hidden_dims=(3,), num_blocks=1), "power_iter"),
+    (maf.network((1, 2, 1), hidden_dim=2, num_layers=1, has_batch_norm=True), "batch_"),
+    (realnvp.network((1, 2, 1), num_scales=1, width=2, num_blocks=1), "batch_stats"),
+  ],
+)
+def test_averages_of_parameters_without_averages_of_the_rest_are_refused(net, told):
+  batch = {"image": jnp.zeros((1, 1, 2, 1))}
+  method = likelihood.density(net, tx=TX, ema_decay=0.9)
+  with pytest.raises(ValueError, match=rf"ema_decay=0\.9: expected None.*'{told}"):
+    jax.eval_shape(method.init, KEY, batch)
+  none = jax.eval_shape(likelihood.density(net, tx=TX).init, KEY, batch)
+  assert none.ema == {}
+
+
 # --- against others ---------------------------------------------------------------
 
 
@@ -246,9 +287,17 @@ def test_sides_and_sizes_that_do_not_fit_are_refused():
   [({}, 44_095_536), ({"affine": False}, 37_899_696), ({"num_scales": 4}, 74_490_832)],
 )
 def test_parameter_count_of_rosinalitys_glow(options, count):
-  net = glow.network((32, 32, 3), **options)
-  shapes = jax.eval_shape(net.init, KEY, jnp.zeros((1, 32, 32, 3)))
-  assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == count
+
+  def num(**more):
+    net = glow.network((32, 32, 3), **options, **more)
+    shapes = jax.eval_shape(net.init, KEY, jnp.zeros((1, 32, 32, 3)))
+    return sum(x.size for x in jax.tree.leaves(shapes["params"]))
+
+  # Steps of a level are alike: the first tells what each of the 31 others adds.
+  first = num(num_steps=1)
+  assert first + 31 * (num(num_steps=2) - first) == count
+  if not options:
+    assert num() == count
 
 
 def torch_names(net, shape):

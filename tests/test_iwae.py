@@ -11,15 +11,20 @@ import optax
 import pytest
 
 from jaxgen import data, parallel
+from jaxgen.diffusion.score_sde import score_sde
 from jaxgen.losses import bernoulli, gaussian
 from jaxgen.losses.importance import importance_weighted_nll
 from jaxgen.method import Method, create_state
+from jaxgen.ops.ode import Tolerance
 from jaxgen.run import Run
-from jaxgen.score import scores
-from jaxgen.vae import variational
+from jaxgen.score import results, scores, tables
+from jaxgen.vae import cvae, variational
+from jaxgen.vae.hvae import hvae
+from jaxgen.vae.hvae_networks import Ladder
 from jaxgen.vae.iwae import iwae, one_layer, stages, two_layers
-from jaxgen.vae.likelihoods import gaussian_pixels
+from jaxgen.vae.likelihoods import bernoulli_pixels, gaussian_pixels
 from jaxgen.vae.networks import FullyConnected
+from jaxgen.vae.vae import vae
 from jaxgen.vae.variational import log_weights, nll
 
 KEY = jax.random.key(5)
@@ -170,7 +175,8 @@ def load_make():
   """The script's sizes and drawing of weights; it needs torch only to be run."""
   source = (GOLDEN / "make_iwae.py").read_text()
   source = source.replace("import torch\n", "")
-  source = source.replace("from torch.distributions import Bernoulli, Normal\n", "")
+  line = "from torch.distributions import Bernoulli, Normal, kl_divergence\n"
+  source = source.replace(line, "")
   spec = importlib.util.spec_from_loader("make_iwae", loader=None)
   module = importlib.util.module_from_spec(spec)
   module.__file__ = str(GOLDEN / "make_iwae.py")
@@ -238,6 +244,36 @@ def test_equals_torch(num, monkeypatch):
       np.testing.assert_allclose(
         gradient, golden[f"{num}/grad/{k}"], rtol=1e-9, atol=1e-14
       )
+
+
+def test_elbo_equals_torch(monkeypatch):
+  """With the KL in closed form: its terms and gradients, in float64."""
+  make, golden = load_make(), np.load(GOLDEN / "iwae.npz")
+  rng, ((sizes, _),) = np.random.default_rng(0), make.LEVELS[1]
+  net = FullyConnected((3, 3, 1), sizes[1:-1], sizes[-1])
+  image = jnp.zeros((1, 3, 3, 1))
+  tree = jax.eval_shape(net.init, KEY, image)["params"]
+  names = ordered(tree)
+  for (name, part), value in zip(names, make.weights(rng, sizes, 1), strict=True):
+    tree[name][part] = value
+  x = (rng.random((make.BATCH, 9)) < 0.5).astype(np.float64)
+  noise = rng.standard_normal((make.NUM_DRAWS, make.BATCH, sizes[-1]))[0]
+  draw = lambda mean, log_var, key: mean + jnp.exp(0.5 * log_var) * noise
+  monkeypatch.setattr(variational.gaussian, "sample", draw)
+
+  def run(params, x):
+    level, log_prob = net.bind({"params": params}), bernoulli_pixels().log_prob
+    bound, reconstruction, kl = variational.elbo(level, log_prob, x, KEY)
+    return bound.mean(), {"reconstruction": reconstruction, "kl": kl}
+
+  with jax.enable_x64(True):
+    grads, found = jax.jit(jax.grad(run, has_aux=True))(tree, x.reshape(-1, 3, 3, 1))
+    grads, found = jax.device_get((grads, found))
+  found |= {f"grad/{k}": grads[name][part] for k, (name, part) in enumerate(names)}
+  assert len(found) == len([key for key in golden if key.startswith("elbo/")])
+  for name, value in found.items():
+    expected = golden[f"elbo/{name}"]
+    np.testing.assert_allclose(value, expected, rtol=1e-8, atol=1e-14)
 
 
 # --- the method ---------------------------------------------------------------------
@@ -357,3 +393,42 @@ def test_the_score_is_the_mean_of_the_tool_over_the_test_set():
   np.testing.assert_allclose(found.interval, expected, rtol=1e-4)
   with pytest.raises(ValueError, match=r"a tool of that name; it has \['encode'\]"):
     score({"encode": tool})
+
+
+def test_nlls_of_other_targets_or_draws_are_not_ranked():
+  tx, mask = optax.sgd(0.1), cvae.quarters(4, 1)
+  deep = Ladder((4, 4, 1), ((4, 1, 1), (1, 1, 1)), 4, 2, 1)
+  by = lambda condition: cvae.cvae(None, tx=tx, condition=condition)
+  methods = {
+    "vae": vae(TINY[0], tx=tx),
+    "same": iwae(TINY, tx=tx, num_draws=2),
+    "fewer": iwae(TINY, tx=tx, num_draws=2, nll_draws=100),
+    "deep": hvae(deep, tx=tx, nll_draws=50),
+    "grey": vae(TINY[0], tx=tx, binarize=False),
+    "density": vae(TINY[0], tx=tx, likelihood=LIKELIHOOD),
+    "part": by(cvae.by_part(mask)),
+    "other part": by(cvae.by_part(mask[:, ::-1])),
+    "each its part": by(cvae.by_part()),
+    "label": by(cvae.by_label(10)),
+    "ode": score_sde(None, tx=tx),
+    "coarse ode": score_sde(None, tx=tx, tolerance=Tolerance(1e-3, 1e-3)),
+    "unsaid": Method(None, None, tools={"nll": lambda state, batch, key: {}}),
+  }
+
+  def result(name):
+    loaded = Run(Path(name), methods[name], None, None, {}, None)
+    ruler = results.Ruler(("nll",))
+    kept = results._fingerprint(ruler, None, (None,) * 3, loaded)
+    return results.Result(name, {"nll": scores.Score(1.0)}, kept, {})
+
+  found = {name: result(name) for name in methods}
+  told = {name: one.ruler["settings"] for name, one in found.items()}
+  assert told.pop("same") == told["vae"]
+  assert told["vae"] == "nll: of pixels drawn as bits, 5000 importance samples"
+  assert told["deep"] == "nll: of pixels drawn as bits, 50 importance samples"
+  assert told["part"].startswith("nll: of 12 of 16 pixels (mask ")
+  assert told["ode"].startswith("nll: of 256 levels, one draw of noise and trace")
+  assert told["unsaid"] == f"nll: {__name__}"
+  assert len(set(told.values())) == len(told)
+  assert "not ranked" in tables.table([found["vae"], found["deep"]])
+  assert "not ranked" not in tables.table([found["vae"], found["same"]])

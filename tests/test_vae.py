@@ -217,10 +217,20 @@ def test_networks_of_other_decoders_have_their_outputs():
   net = Convolutional((128, 128, 1), 8, (4, 4, 4, 4, 4), 16, num_outputs=6)
   x = jnp.zeros((2, 128, 128, 1))
   variables = jax.eval_shape(net.init, KEY, x)
-  outputs = jax.eval_shape(lambda v: net.apply(v, x), variables)
+  rng = np.random.default_rng(0)
+  draw = lambda v: (0.3 * rng.standard_normal(v.shape)).astype(np.float32)
+
+  @jax.jit
+  def run(variables, x):
+    outputs = net.apply(variables, x)
+    return outputs, logistic_pixels(num_mixtures=2).log_prob(x, outputs)
+
+  x = jnp.broadcast_to(jnp.linspace(-1, 1, 128)[None, None, :, None], x.shape)
+  outputs, log_prob = run(jax.tree.map(draw, variables), x)
   assert outputs.shape == (2, 128, 128, 6)
-  log_prob = jax.eval_shape(logistic_pixels(num_mixtures=2).log_prob, x, outputs)
+  assert outputs.std() > 1e-3
   assert log_prob.shape == (2,)
+  assert np.all((log_prob < 0) & np.isfinite(log_prob))
   with pytest.raises(ValueError, match=r"\(20, 20, 1\): expected sides that 8 divides"):
     Convolutional((20, 20, 1), widths=(4, 4, 4)).init(KEY, jnp.zeros((1, 20, 20, 1)))
 

@@ -17,7 +17,7 @@ from jaxgen.vae.vae import vae
 
 
 def get_config():
-  return ConfigDict({"num_steps": 1_000, "lr": 3e-3, "hidden": 32, "num_streams": 4})
+  return ConfigDict({"num_steps": 400, "lr": 1e-2, "hidden": 32, "num_streams": 10})
 
 
 def network(config):
@@ -35,7 +35,7 @@ def build(config):
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),
     num_steps=config.num_steps,
-    every=Every(log=500, save=1_000),
+    every=Every(log=200, save=400),
     num_samples=4,
   )
 

@@ -1,7 +1,7 @@
 """beta-VAE with a rising capacity on dynamically binarised MNIST.
 
   jaxgen train vae/beta_vae_mnist --workdir=runs/beta_vae_mnist
-  jaxgen sample runs/beta_vae_mnist --mode=traverse --out=traverse.png
+  jaxgen sample runs/beta_vae_mnist --mode=traverse --num=1 --out=traverse.png
 
 Paper: Burgess et al., Understanding disentangling in beta-VAE (2018), arXiv 1804.03599;
   Higgins et al., beta-VAE (2017), with --config.capacity=-1 and --config.beta=4.

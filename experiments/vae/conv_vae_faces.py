@@ -2,6 +2,7 @@
 
   jaxgen train vae/conv_vae_faces --workdir=runs/faces --config.path=FOLDER
   jaxgen sample runs/faces --mode=denoise --out=denoised.png
+  jaxgen sample runs/faces --mode=traverse --num=1 --out=traversal.png
 
 FOLDER is ./orl_faces if not given. Every tenth image of it, by name, is held out as the
 test set. Images are cropped to a centred square and resized; for 128 pixels take

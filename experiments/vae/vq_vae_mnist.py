@@ -22,7 +22,7 @@ seed 0 in an earlier revision, in which the config below had mse 0.02141, codes_
 The reconstructions of 32 images (of that revision) were looked at: every digit reads as
 before, edges are softer, and thin strokes have gaps (a 3, a 5, two 7s). The grids of 64
 samples were looked at: scattered pieces of strokes, no digit. Codes are drawn one by
-one, by frequency; a prior over them is to come from another method.
+one, by frequency; with the prior of autoregressive/vq_prior_mnist most are digits.
 Hardware: 2 cores of an AMD EPYC, one used. Wall clock: 1.3 min a seed. Seeds 0, 1, 2.
 """
 

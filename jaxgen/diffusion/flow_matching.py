@@ -183,5 +183,6 @@ def flow_matching(
       tolerance=tolerance,
     )
 
+  nll.settings = likelihood.settings(num_levels, tolerance)
   tools = {"nll": nll}
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

@@ -113,6 +113,12 @@ def bits_per_dim(
   }
 
 
+def settings(num_levels: int, tolerance: Tolerance) -> str:
+  """What a tool that calls `bits_per_dim` says of itself."""
+  rest = f"rtol {tolerance.relative:g}, atol {tolerance.absolute:g}"
+  return f"of {num_levels} levels, one draw of noise and trace each, {rest}"
+
+
 def observe(image: Array, key: Array, num_levels: int = 256) -> Array:
   """x in [-1, 1) of an image, with its noise."""
   return 2.0 * per_example(dequantize.uniform(image, key, num_levels)) - 1.0

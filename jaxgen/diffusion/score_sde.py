@@ -163,6 +163,7 @@ def score_sde(
       tolerance=tolerance,
     )
 
+  nll.settings = likelihood.settings(num_levels, tolerance)
   tools = {"ode": sample_with(ode_samplers.heun), "nll": nll}
   sample = sample_with(sampler)
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

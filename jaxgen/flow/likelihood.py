@@ -46,10 +46,11 @@ from jaxgen.method import (
   per_example,
   update_ema,
 )
-from jaxgen.nn.bijection import FIRST_BATCH
+from jaxgen.nn.bijection import FIRST_BATCH, FIXED
 from jaxgen.ops import dequantize
 from jaxgen.ops.paths import NUM_POINTS, lerp
 
+UNMOVED = ("params", FIRST_BATCH, FIXED)  # What an average of parameters may go with.
 TEMPERATURES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -154,7 +155,9 @@ def density(
     dequantizer: q(u | image) as in this module's docstring, trained with the network,
       by the same `tx`; None: uniform.
     temperature: Samples are decoded from z times this (Glow, Section 6).
-    ema_decay: Of averaged parameters; None keeps no average.
+    ema_decay: Of averaged parameters; None keeps no average, and is expected of
+      networks whose other variables (averages of batches, directions of power
+      iterations) follow the parameters themselves.
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1] of 256 levels. The train
@@ -180,6 +183,11 @@ def density(
   def init(key: Array, batch: Batch) -> TrainState:
     image = batch["image"]
     found = {"net": net.init(key, image)}
+    if ema_decay is not None and (told := set(found["net"]) - set(UNMOVED)):
+      raise ValueError(
+        f"ema_decay={ema_decay}: expected None, as {sorted(told)} of this network "
+        "belong to its parameters and not to their average"
+      )
     if dequantizer is not None:
       found["noise"] = dequantizer.init(random.fold_in(key, 1), image, image)
     ema = names if ema_decay is not None else ()

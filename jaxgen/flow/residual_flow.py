@@ -8,7 +8,8 @@ Russian roulette (Section 3.1, Eq. 6), its gradient as a Neumann series of its o
 
 Deviations from the paper:
   - Dense networks of images as vectors. (Section 5: convolutions, several scales.)
-  - The norm is the matrix 2-norm, by a fixed number of power iterations per step.
+  - The norm is the matrix 2-norm, by a fixed number of power iterations per step, so
+    that layers may exceed their bound a little (`LipschitzDense`).
     (Paper: also learned mixed norms; code: iterations to a tolerance.)
   - The evaluation computes the determinant by the Jacobian, exactly: for hundreds of
     dimensions at most. (Section 5: the estimator, with 20 exact terms.)
@@ -166,7 +167,8 @@ def network(
     shape: (H, W, C) of an image.
     hidden_dims: Of each block.
     num_blocks: Their number.
-    bound: Of every layer's 2-norm, below 1.
+    bound: Of every layer's 2-norm by power iteration, which finds a little less than
+      there is: below 1, with room for that.
     roulette: Of the estimates.
   """
   if not 0 < bound < 1:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 # The collection of what the first batch of training sets: whoever trains makes it
 # mutable in the first step only.
 FIRST_BATCH = "first_batch"
+FIXED = "fixed"  # That of what never changes.
 
 
 def forward(
@@ -192,8 +193,8 @@ class Invertible1x1(nn.Module):
     self.lower = self.param("lower", lambda _: lower)
     self.upper = self.param("upper", lambda _: upper)
     self.log_s = self.param("log_s", lambda _: jnp.log(jnp.abs(diagonal)))
-    self.order = self.variable("fixed", "order", lambda: jnp.argmax(p, axis=1))
-    self.sign = self.variable("fixed", "sign", lambda: jnp.sign(diagonal))
+    self.order = self.variable(FIXED, "order", lambda: jnp.argmax(p, axis=1))
+    self.sign = self.variable(FIXED, "sign", lambda: jnp.sign(diagonal))
 
   def _triangles(self) -> tuple[Array, Array]:
     lower = jnp.tril(self.lower, -1) + jnp.eye(

@@ -1,4 +1,4 @@
-"""Layers whose Lipschitz constant is below 1: g of a residual flow's x + g(x).
+"""Layers whose Lipschitz constant is kept below 1: g of a residual flow's x + g(x).
 
 Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen (2018), "Invertible Residual Networks",
 arXiv 1811.00995; Chen, Behrmann, Duvenaud & Jacobsen (2019), "Residual Flows for
@@ -20,15 +20,16 @@ def lip_swish(x: Array, beta: Array) -> Array:
 
 
 class LipschitzDense(nn.Module):
-  """A dense layer whose kernel has a 2-norm of at most `bound`.
+  """A dense layer whose kernel has a 2-norm of `bound` at most, as far as is known.
 
   Behrmann et al. (2018), Section 2.1: W times min(1, bound / sigma), sigma = |W^T v|
   for v after `num_iterations` of v = normalize(W W^T v) in every step with train=True,
-  kept in the collection `STATISTICS`. sigma comes from below.
+  kept in the collection `STATISTICS`. sigma comes from below: with |W| = (1 + e) sigma
+  the norm is (1 + e) bound. So v belongs to these weights and to no others.
 
   Attributes:
     num_outputs: Of the layer.
-    bound: Below 1, with room for what sigma lacks.
+    bound: Below 1, with room for e.
     num_iterations: Per step.
   """
 
@@ -56,7 +57,9 @@ class LipschitzDense(nn.Module):
 
 
 class LipschitzMlp(nn.Module):
-  """Activation and dense layer in turn, back to the first width; of slopes below 1.
+  """Activation and dense layer in turn, back to the first width.
+
+  Its slopes are below 1 where `bound` leaves room enough, see `LipschitzDense`.
 
   Attributes:
     hidden_dims: Widths between the layers.

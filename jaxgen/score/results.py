@@ -61,7 +61,7 @@ def evaluate_workdir(
   network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
-  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
+  kept = _fingerprint(ruler, network, sets, loaded)
   found, digests = [], []
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
@@ -133,13 +133,20 @@ def _real_images(built: dict[str, Any], ruler: Ruler) -> Sets:
 
 
 def _fingerprint(
-  ruler: Ruler, network: FeatureNetwork | None, sets: Sets, eval_data: Any = None
+  ruler: Ruler,
+  network: FeatureNetwork | None,
+  sets: Sets,
+  loaded: run.Run | None = None,
 ) -> dict[str, Any]:
   reference, used = sets[0], [scores.METRICS[name] for name in ruler.metrics]
+  eval_data = loaded and loaded.built.get("eval_data")
   held_out = isinstance(eval_data, data.Source) and any(
     {"loaded", "test"} & set(metric.needs) for metric in used
   )
   told = {name: scores.METRICS[name].settings(ruler) for name in ruler.metrics}
+  if loaded:
+    own = {name: scores.METRICS[name].tool_settings(loaded.method) for name in told}
+    told = {name: own[name] or text for name, text in told.items()}
   return {
     "num_samples": ruler.num_samples,
     "repeats": ruler.repeats,

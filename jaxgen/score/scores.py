@@ -10,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 from jaxgen import evaluate
+from jaxgen.method import Method
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.prdc import prdc
 from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
@@ -27,11 +28,21 @@ def _own(task: Task) -> Scores:
 def _nll(task: Task) -> Scores:
   """By the method's tool of that name, in place of its evaluation."""
   method = task.loaded.method
+  method = method._replace(eval_step=_nll_tool(method))
+  return _over_test_set(task, task.loaded._replace(method=method))
+
+
+def _nll_tool(method: Method) -> Callable:
   if "nll" not in method.tools:
     have = sorted(method.tools)
     raise ValueError(f"nll needs a method with a tool of that name; it has {have}")
-  method = method._replace(eval_step=method.tools["nll"])
-  return _over_test_set(task, task.loaded._replace(method=method))
+  return method.tools["nll"]
+
+
+def _nll_settings(method: Method) -> str:
+  """What the tool says of itself, or else the module that it is of."""
+  tool = _nll_tool(method)
+  return getattr(tool, "settings", tool.__module__)
 
 
 def _over_test_set(task: Task, loaded: Run) -> Scores:
@@ -52,6 +63,7 @@ class Metric(NamedTuple):
     inception: Whether the name is earned by Inception's features alone.
     pairs: Whether images are compared file by file, and may differ in size.
     settings: Ruler -> what else the number depends on, in words.
+    tool_settings: Method -> the same of the tool that is used.
   """
 
   compute: Callable[[Task], Scores]
@@ -59,6 +71,7 @@ class Metric(NamedTuple):
   inception: bool = False
   pairs: bool = False
   settings: Callable[[Ruler], str] = lambda ruler: ""
+  tool_settings: Callable[[Method], str] = lambda method: ""
 
 
 ONE, BOTH = ("samples", "network"), ("samples", "reference", "network")
@@ -85,7 +98,7 @@ def _named(compute: Callable, name: str) -> Callable[[Task], Scores]:
 
 METRICS = {
   "eval": Metric(_own, ("loaded",)),
-  "nll": Metric(_nll, ("loaded",)),
+  "nll": Metric(_nll, ("loaded",), tool_settings=_nll_settings),
   "frechet": Metric(of_features.frechet_scores, BOTH),
   "mmd": Metric(of_features.mmd_scores, BOTH, settings=KERNEL),
   "prdc": Metric(of_features.prdc_scores, BOTH, settings=NEIGHBOURS),

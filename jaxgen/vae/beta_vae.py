@@ -20,8 +20,6 @@ from jaxgen.vae.likelihoods import Likelihood, bernoulli_pixels
 from jaxgen.vae.training import bound_steps, elbo_terms
 from jaxgen.vae.variational import ancestral, tools
 
-TRAVERSAL = (-3.0, 3.0, 9)  # From, to, number of images.
-
 
 def beta_vae(
   net: nn.Module,
@@ -45,14 +43,12 @@ def beta_vae(
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]. eval_step gives elbo
     (with a weight of 1, so that it compares), reconstruction and kl in nats per image.
-    Images come back as means of the decoder. Tools: encode, reconstruct, denoise,
-    interpolate, nll, traverse.
+    Images come back as means of the decoder. Tools: those of `variational.tools`.
   """
   if capacity_steps < 1:
     raise ValueError(f"capacity_steps={capacity_steps}: expected at least 1")
   likelihood = likelihood or bernoulli_pixels()
-  level_of = lambda state: net.bind({"params": state.params["net"]})
-  levels_of = lambda state: (level_of(state),)
+  levels_of = lambda state: (net.bind({"params": state.params["net"]}),)
 
   def init(key: Array, batch: Batch) -> TrainState:
     return create_state({"net": net.init(key, batch["image"])}, {"net": tx})
@@ -69,20 +65,4 @@ def beta_vae(
     num = len(batch["image"])
     return {"samples": ancestral(levels_of(state), likelihood, num, key)}
 
-  def traverse(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    """One latent at a time from -3 to 3: latent_00, ..., each f32 [B, K, H, W, C].
-
-    The others stay at the image's posterior mean. K = 9.
-    """
-    level, x = level_of(state), likelihood.observe(batch["image"], key)
-    start, _ = level.encode(x)
-    rows, dim = start.shape
-    values = jnp.linspace(*TRAVERSAL)
-    chosen = jnp.eye(dim, dtype=bool)[None, :, None]  # [1, D, 1, D]
-    z = jnp.where(chosen, values[None, None, :, None], start[:, None, None])
-    images = likelihood.mean(level.decode(z.reshape(-1, dim)))
-    images = images.reshape(rows, dim, len(values), *images.shape[1:])
-    return {f"latent_{i:02}": images[:, i] for i in range(dim)}
-
-  shared = tools(levels_of, likelihood)
-  return Method(init, train_step, eval_step, sample, {**shared, "traverse": traverse})
+  return Method(init, train_step, eval_step, sample, tools(levels_of, likelihood))

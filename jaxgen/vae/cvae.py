@@ -15,6 +15,7 @@ Deviations from the paper:
 from collections.abc import Callable
 import math
 from typing import NamedTuple
+import zlib
 
 from flax import linen as nn
 import jax
@@ -36,20 +37,32 @@ from jaxgen.method import (
 )
 from jaxgen.vae.likelihoods import bernoulli_pixels, flat
 from jaxgen.vae.training import bound_steps
-from jaxgen.vae.variational import NUM_DRAWS, nll
+from jaxgen.vae.variational import NUM_DRAWS, nll, nll_settings
 
 NUM_VARIATIONS = 8
-Condition = Callable[[Batch, Array], tuple[Array, Array]]
+
+
+class Condition(NamedTuple):
+  """What is known, and what is to be found.
+
+  Attributes:
+    read: (batch, x f32 [B, H, W, C] in {0, 1}) -> c, f32 [B, E], and where pixels are
+      to be found, bool [B, H, W, C].
+    target: The latter given the former, in words.
+  """
+
+  read: Callable[[Batch, Array], tuple[Array, Array]]
+  target: str
 
 
 def by_label(num_classes: int) -> Condition:
   """c is batch["label"], one-hot; all of the image is to be found."""
 
-  def condition(batch: Batch, x: Array) -> tuple[Array, Array]:
+  def read(batch: Batch, x: Array) -> tuple[Array, Array]:
     label = jax.nn.one_hot(batch["label"], num_classes)
     return label, jnp.ones_like(x, bool)
 
-  return condition
+  return Condition(read, "all pixels given the label")
 
 
 def by_part(mask: np.ndarray | None = None) -> Condition:
@@ -59,13 +72,18 @@ def by_part(mask: np.ndarray | None = None) -> Condition:
     mask: [H, W], 1 = known, for all images; default batch["mask"], [B, H, W, 1].
   """
 
-  def condition(batch: Batch, x: Array) -> tuple[Array, Array]:
+  def read(batch: Batch, x: Array) -> tuple[Array, Array]:
     given = batch["mask"] if mask is None else jnp.asarray(mask)[None, ..., None]
     known = jnp.broadcast_to(given > 0, x.shape)
     seen = jnp.where(known, 2.0 * x - 1.0, 0.0)
     return jnp.concatenate([flat(seen), flat(known.astype(x.dtype))], axis=-1), ~known
 
-  return condition
+  if mask is None:
+    return Condition(read, "pixels outside of each image's mask")
+  known = np.asarray(mask) > 0
+  where = zlib.crc32(np.packbits(known).tobytes())
+  target = f"{known.size - known.sum()} of {known.size} pixels (mask {where:08x})"
+  return Condition(read, target)
 
 
 def quarters(side: int, num: int) -> np.ndarray:
@@ -163,8 +181,7 @@ def cvae(
   Args:
     net: Module with `prior`, `encode`, `decode` and `latent_dim` as in `Network`.
     tx: Its optimiser.
-    condition: `by_label(...)` or `by_part(...)`: (batch, x in {0, 1}) -> c [B, E] and
-      the pixels that are to be found, bool [B, H, W, C].
+    condition: `by_label(...)` or `by_part(...)`.
     nll_draws: Importance samples for each image of the tool nll; the fewer, the larger
       an NLL comes out.
 
@@ -179,11 +196,12 @@ def cvae(
 
   def observe(batch: Batch, key: Array) -> tuple[Array, Array, Array]:
     x = pixels.observe(batch["image"], key)
-    return x, *condition(batch, x)
+    return x, *condition.read(batch, x)
 
   def init(key: Array, batch: Batch) -> TrainState:
     x = jnp.zeros_like(batch["image"])
-    return create_state({"net": net.init(key, x, condition(batch, x)[0])}, {"net": tx})
+    c, _ = condition.read(batch, x)
+    return create_state({"net": net.init(key, x, c)}, {"net": tx})
 
   def terms(params: PyTree, batch: Batch, key: Array) -> Metrics:
     pixel_key, z_key = random.split(key)
@@ -226,5 +244,6 @@ def cvae(
     prior = given.net.prior(c)
     return {"nll": nll((given,), log_prob, x, z_key, nll_draws, prior)}
 
+  nll_tool.settings = nll_settings(condition.target, nll_draws)
   tools = {"variations": variations, "nll": nll_tool}
   return Method(init, train_step, eval_step, sample, tools)

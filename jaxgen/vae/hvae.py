@@ -40,7 +40,7 @@ from jaxgen.method import (
 from jaxgen.ops.paths import NUM_POINTS, lerp
 from jaxgen.vae.hvae_blocks import kl, log_ratio
 from jaxgen.vae.likelihoods import Likelihood, bernoulli_pixels
-from jaxgen.vae.variational import NUM_DRAWS, corrupt, nll_in_chunks
+from jaxgen.vae.variational import NUM_DRAWS, corrupt, nll_in_chunks, nll_settings
 
 TEMPERATURE = 0.1  # Of what "by_level" draws (VDVAE's code).
 
@@ -216,6 +216,7 @@ def hvae(
     most = max(x[0].size, *(a[0].size for a in seen))
     return {"nll": nll_in_chunks(weights_of, len(x), most, z_key, nll_draws)}
 
+  nll.settings = nll_settings(likelihood.of, nll_draws)
   tools = {
     "reconstruct": reconstruct,
     "denoise": denoise,

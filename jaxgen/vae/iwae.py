@@ -101,8 +101,8 @@ def iwae(
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]. eval_step gives, in nats
     per image, bound (L_k) and elbo (the mean of the same log weights, L_1). Samples are
-    means of the decoder. Tools: encode, reconstruct, denoise, interpolate, nll; all
-    but nll work with the latents nearest the image.
+    means of the decoder. Tools: those of `variational.tools`; all but nll work with the
+    latents nearest the image.
   """
   likelihood = likelihood or bernoulli_pixels()
   names = [f"level_{i}" for i in range(len(nets))]

@@ -24,6 +24,7 @@ class Likelihood(NamedTuple):
     fast_log_prob: The same value where no gradient is needed.
     to_image: x -> image in [-1, 1].
     mean: outputs -> image f32 [..., H, W, C] in [-1, 1], the mean of p(x|z).
+    of: What log_prob is of, in words.
   """
 
   num_outputs: int
@@ -32,6 +33,7 @@ class Likelihood(NamedTuple):
   fast_log_prob: Callable[[Array, Array], Array]
   to_image: Callable[[Array], Array]
   mean: Callable[[Array], Array]
+  of: str
 
 
 def flat(x: Array) -> Array:
@@ -66,6 +68,7 @@ def bernoulli_pixels(*, binarize: bool = True) -> Likelihood:
     fast_log_prob=lambda x, logits: bernoulli.fast_log_prob(flat(x), flat(logits)),
     to_image=lambda x: 2.0 * x - 1.0,
     mean=lambda logits: 2.0 * jax.nn.sigmoid(logits) - 1.0,
+    of="pixels drawn as bits" if binarize else "grey values in place of bits",
   )
 
 
@@ -99,6 +102,7 @@ def gaussian_pixels(
     fast_log_prob=log_prob,
     to_image=lambda x: x,
     mean=lambda outputs: parameters(outputs)[0].clip(-1.0, 1.0),
+    of="densities of values in [-1, 1]",
   )
 
 
@@ -137,6 +141,7 @@ def logistic_pixels(*, num_mixtures: int = 1) -> Likelihood:
     fast_log_prob=log_prob,
     to_image=lambda x: x,
     mean=mean,
+    of="256 levels",
   )
 
 
@@ -172,4 +177,5 @@ def rgb_logistic_pixels(*, num_mixtures: int = 10) -> Likelihood:
     fast_log_prob=log_prob,
     to_image=lambda x: x,
     mean=mean,
+    of="256 levels",
   )

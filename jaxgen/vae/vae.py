@@ -43,7 +43,7 @@ def vae(
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]. eval_step gives
     elbo, reconstruction and kl in nats per image. Images come back as means of the
-    decoder in [-1, 1]. Tools: encode, reconstruct, denoise, interpolate, nll.
+    decoder in [-1, 1]. Tools: those of `variational.tools`.
   """
   likelihood = likelihood or bernoulli_pixels(binarize=binarize)
 

@@ -54,7 +54,8 @@ from jaxgen.vae import variational
 from jaxgen.vae.likelihoods import gaussian_pixels
 from jaxgen.vae.players import descend, interleave, separate
 
-TOOLS = ("encode", "reconstruct", "denoise", "interpolate")  # of `variational.tools`
+# Of `variational.tools`.
+TOOLS = ("encode", "reconstruct", "denoise", "interpolate", "traverse")
 
 
 class Level(NamedTuple):
@@ -143,8 +144,8 @@ def vae_gan(
     score of 0; two of three images that it sees are fakes, so that where it cannot tell
     it calls all of them fakes. eval_step gives
     kl, feature_error, the mean squared difference of pixels (of [-1, 1]) and the three
-    shares. Tools: encode, reconstruct, denoise, interpolate and, for batches with
-    labels, attributes.
+    shares. Tools: encode, reconstruct, denoise, interpolate, traverse and, for batches
+    with labels, attributes.
   """
   nets = {"encoder": encoder, "decoder": decoder, "disc": disc}
   optimizers = {"encoder": encoder_tx, "decoder": decoder_tx, "disc": disc_tx}

@@ -31,6 +31,7 @@ Gaussian = tuple[Array, Array]  # mean, log variance
 NUM_DRAWS = 5_000  # Importance samples of an NLL (Burda et al., Section 5).
 CHUNK = 2**22  # Values of x that are decoded at a time: 16 MiB.
 CORRUPTION = 0.25  # Share of pixels that `denoise` replaces.
+TRAVERSAL = (-3.0, 3.0, 9)  # From, to, number of images.
 
 
 def elbo(
@@ -136,6 +137,11 @@ def nll(
   return nll_in_chunks(weights_of, len(x), x[0].size, key, num_draws)
 
 
+def nll_settings(target: str, num_draws: int) -> str:
+  """What a tool nll says of itself: of what, by how many draws for each image."""
+  return f"of {target}, {num_draws} importance samples"
+
+
 def nll_in_chunks(
   weights_of: Callable[[int, Array], Array],
   num: int,
@@ -193,7 +199,7 @@ def tools(
     num_draws: Importance samples for each image of `nll`.
 
   Returns:
-    encode, reconstruct, denoise, interpolate, nll.
+    encode, reconstruct, denoise, interpolate, traverse, nll.
   """
   observe = lambda batch, key: likelihood.observe(batch["image"], key)
   decode = lambda state, z: likelihood.mean(levels_of(state)[0].decode(z))
@@ -230,6 +236,22 @@ def tools(
     z = lerp(start, jnp.roll(start, -1, axis=0), t)
     return {"interpolations": _rows(lambda z: decode(state, z), z)}
 
+  def traverse(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    """A grid for each image: a row for each latent, which moves from -3 to 3.
+
+    The others stay at the mean of q(z|x). f32 [B, D H, 9 W, C].
+    """
+    start, _ = posterior(state, observe(batch, key))
+    rows, dim = start.shape
+    values = jnp.linspace(*TRAVERSAL)
+    chosen = jnp.eye(dim, dtype=bool)[None, :, None]  # [1, D, 1, D]
+    z = jnp.where(chosen, values[None, None, :, None], start[:, None, None])
+    images = decode(state, z.reshape(-1, dim))
+    _, height, width, channels = images.shape
+    grid = images.reshape(rows, dim, len(values), height, width, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5)
+    return {"traversals": grid.reshape(rows, dim * height, -1, channels)}
+
   def nll_tool(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     """-log p(x) of each image in nats by `num_draws` importance samples, f32 [B].
 
@@ -240,10 +262,12 @@ def tools(
     log_prob = likelihood.fast_log_prob
     return {"nll": nll(levels_of(state), log_prob, x, z_key, num_draws)}
 
+  nll_tool.settings = nll_settings(likelihood.of, num_draws)
   return {
     "encode": encode,
     "reconstruct": reconstruct,
     "denoise": denoise,
     "interpolate": interpolate,
+    "traverse": traverse,
     "nll": nll_tool,
   }

@@ -1,4 +1,4 @@
-"""Makes iwae.npz: the importance weighted bound and its gradients in PyTorch.
+"""Makes iwae.npz: bounds on log p(x) and their gradients in PyTorch.
 
   pip install torch==2.13.0 numpy
   python tests/golden/make_iwae.py
@@ -10,7 +10,9 @@ default_rng(0) in the order in which the networks use them (`weights` below), th
 images, then the noise of each layer, z = mean + std * noise.
 
 Keys, for L in 1, 2: L/bound (L_5 of each image), L/log_weights [5, 4], and L/grad/K,
-the gradients of the mean bound by the K-th weight matrix or bias.
+the gradients of the mean bound by the K-th weight matrix or bias. Of the model of one
+layer with the first draw alone, E log p(x|z) and KL(q(z|x) || N(0, I)) in closed form:
+elbo/reconstruction, elbo/kl, and elbo/grad/K of the mean of their difference.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 NUM_DRAWS, BATCH = 5, 4
 # Per level: sizes of the encoder up to the latent; outputs of the decoder for a value.
@@ -53,6 +55,20 @@ def decode(w, z, depth):
   return z @ w[-2] + w[-1]
 
 
+def elbo(w, x, noise):
+  for a in w:
+    a.grad = None
+  q = encode(w, x, 2)
+  logits = decode(w, q.mean + q.stddev * noise, 2)
+  reconstruction = Bernoulli(logits=logits).log_prob(x).sum(-1)
+  kl = kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
+  (reconstruction - kl).mean().backward()
+  found = {"reconstruction": reconstruction, "kl": kl}
+  found = {name: value.detach() for name, value in found.items()}
+  found |= {f"grad/{k}": a.grad for k, a in enumerate(w)}
+  return {f"elbo/{name}": value.numpy() for name, value in found.items()}
+
+
 def main():
   arrays = {}
   for num, levels in LEVELS.items():
@@ -83,6 +99,8 @@ def main():
     arrays[f"{num}/log_weights"] = total.detach().numpy()
     grads = [a.grad.numpy() for level in w for a in level]
     arrays |= {f"{num}/grad/{k}": g for k, g in enumerate(grads)}
+    if num == 1:
+      arrays |= elbo(w[0], x, noise[0][0])
   np.savez_compressed(Path(__file__).with_name("iwae.npz"), **arrays)
 
 
