@@ -24,7 +24,13 @@ from jaxgen.metrics.frechet import (
 )
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
-from jaxgen.metrics.neighbours import k_nearest, memorisation, nearest
+from jaxgen.metrics.neighbours import (
+  copies,
+  copies_of_any,
+  k_nearest,
+  memorisation,
+  nearest,
+)
 from jaxgen.metrics.prdc import prdc
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics_sets.npz")
@@ -330,6 +336,11 @@ def test_memorisation_finds_planted_copies():
   gap = lambda a: np.sqrt(((a[:, None] - train[None]) ** 2).sum(-1)).min(1).mean()
   np.testing.assert_allclose(report["nearest_train_distance"], gap(samples), rtol=1e-5)
   np.testing.assert_allclose(report["test_nearest_train_distance"], gap(test), 1e-5)
+  whole = copies(samples, train)
+  for found, expected in zip(
+    copies_of_any(samples, np.split(train, 2)), whole, strict=True
+  ):
+    np.testing.assert_array_equal(found, expected)
   # The rule is a ratio of the first to the second neighbour, scale-free.
   line = np.array([[0.0], [4.0]])
   rate = lambda at, **kw: memorisation(np.array([[at]]), line, line, **kw)[
@@ -337,8 +348,13 @@ def test_memorisation_finds_planted_copies():
   ]
   assert (rate(0.99), rate(1.01), rate(1.01, ratio=0.5)) == (1, 0, 1)
   assert memorisation(train, np.concatenate([train, train]), test)["copied_rate"] == 1
+  far, copied = copies_of_any(np.array([[0.99]]), np.split(line, 2))  # One row each.
+  np.testing.assert_allclose(far, 0.99, rtol=1e-6)
+  assert copied
   with pytest.raises(ValueError, match="between 0 and 1, got 3"):
     memorisation(samples, train, test, ratio=3)
+  with pytest.raises(ValueError, match="at least 2 training rows"):
+    copies_of_any(np.array([[1.0]]), [line[:1]])
 
 
 def test_blocks_and_devices_change_nothing(x64, monkeypatch):

@@ -12,13 +12,13 @@ from PIL import Image
 import pytest
 import tiny_vae
 
-from jaxgen import cli, commands, data, parallel, run
+from jaxgen import cli, commands, data, describe, parallel, run
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.metrics.frechet import moments_of
 from jaxgen.metrics.ssim import ms_ssim
 from jaxgen.ops.color import rgb_to_y
-from jaxgen.reproduce import measure_of, results_table, summary, verdict
+from jaxgen.reproduce import measure_of, part_of, results_table, summary, verdict
 from jaxgen.score import (
   cache,
   images,
@@ -44,7 +44,6 @@ def own_cache(tmp_path_factory):
   patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
   for user in (cache, of_images):
     patch.setattr(user, "CLASSIFIER_STEPS", 60)
-  patch.setattr(of_features, "RESAMPLES", 20)
   yield
   patch.undo()
 
@@ -103,6 +102,33 @@ def test_the_digest_is_of_the_content():
   assert image_set(array).digest() != image_set(array.reshape(30, 4, 16, 1)).digest()
   assert image_set(array).digest() != image_set(changed).digest()
   assert image_set(array).digest() != image_set(array[::-1].copy()).digest()
+
+
+def test_a_digest_is_read_once(monkeypatch):
+  found, read = image_set(some_images(30), label=np.arange(30)), []
+  count = lambda: read.append(1) or batches()
+  batches, again = found.batches, images.Images("again", 30, count)
+  for labels in (False, True, False, True):
+    assert again.digest(labels=labels) == found.digest(labels=labels)
+  assert len(read) == 2
+  assert again.digest() != again.digest(labels=True)
+
+
+def test_a_folder_that_another_process_finished_first_is_kept(tmp_path):
+  made = [tmp_path / "first", tmp_path / "second"]
+  for folder in made:
+    folder.mkdir()
+    (folder / "image.npy").write_text(folder.name)
+  for folder in made:
+    images.put_in_place(folder, tmp_path / "kept")
+  assert (tmp_path / "kept" / "image.npy").read_text() == "first"
+  assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+  with pytest.raises(FileNotFoundError):
+    images.put_in_place(made[0], tmp_path / "none")
+  for _ in range(2):
+    cache._write_features(
+      image_set(some_images(8)), network(), parallel.jit_backend(), tmp_path / "kept"
+    )
 
 
 def test_folders_and_files_are_sets(tmp_path):
@@ -195,9 +221,40 @@ def test_every_score_has_an_interval_or_says_why_not():
     f"{name}_of_reference" for name in ("confidence", "label_entropy", "classes")
   }
   assert {"recall", "swd", "swd_16", "ms_ssim", "nearest_train_distance"} <= set(found)
+  assert found["confidence"].how == "bootstrap of 200"
   shown = tables.table([result("x", 1.0)._replace(scores=found)])
   none = r"mmd  +\S+  \(no interval of fewer than two subsets of 60: pass --repeats\)"
   assert re.search(none, shown)
+
+
+def test_sets_in_order_of_their_classes_are_scored_as_any(monkeypatch):
+  """A part of a set is drawn at random, all of it is shuffled where order counts."""
+  label = np.sort(np.arange(1000) % 10)
+  rng = np.random.default_rng(0)
+  logits = (50 * np.eye(10)[label]).astype(np.float32)
+  real = (label[:, None] + 0.1 * rng.standard_normal((1000, 2))).astype(np.float32)
+  fake = real[::10] + np.float32(0.01)
+  sets = {n: images.Images(n, 1000, None) for n in ("fake", "real", "test")}
+  found = {"fake": fake, "real": real, "test": real[::-1]}
+  kept = lambda images, *_: {"features": found[images.name], "logits": logits}
+  for user in (tasks, of_features):
+    monkeypatch.setattr(user, "features", kept)
+  asked = lambda **more: task(*(sets[n] for n in ("fake", "real")), **more)
+  score = scores.compute(asked(), ["class_score"])["class_score"]
+  assert 9 < score.value < 10
+  assert score.interval[0] < 10
+  distances = scores.compute(asked(test=sets["test"]), ["frechet"])
+  assert distances["frechet_of_test"].value < 0.5  # Of a tenth of the classes: 40.
+  assert scores.compute(asked(), ["prdc"])["precision"].value > 0.9
+  found["fake"] = real  # As many: all of both.
+  assert {s.value for s in scores.compute(asked(), ["prdc"]).values()} >= {1.0}
+  taken = []
+  monkeypatch.setattr(of_images, "sliced_wasserstein", lambda *s, **_: taken.extend(s))
+  grey = np.broadcast_to(label.astype(np.uint8)[:, None, None, None], (1000, 8, 8, 1))
+  with pytest.raises(TypeError):  # Of the number that is none.
+    scores.compute(task(image_set(grey[::100]), image_set(grey)), ["swd"])
+  assert [len(x) for x in taken] == [10, 10]
+  assert len(np.unique(taken[1])) > 3
 
 
 def test_likeness_of_equal_images_is_one():
@@ -229,6 +286,35 @@ def test_copies_are_found():
   found = scores.compute(task(image_set(samples), None, **sets), ["memorisation"])
   assert found["copied_rate"].value == pytest.approx(0.3)
   assert found["test_copied_rate"].value == 0.0
+
+
+def test_copies_of_any_training_image_are_found_however_many_there_are():
+  rng = np.random.default_rng(0)
+  train = rng.integers(0, 256, (60_100, 3, 3, 1), dtype=np.uint8)
+  left_out = np.random.default_rng(0).permutation(len(train))[60_000:]
+  of = lambda array: images.Images("a", len(array), lambda: iter([{"image": array}]))
+  sets = dict(train=of(train), test=of(some_images(50)[:, :3, :3]))
+  found = scores.compute(task(of(train[left_out]), None, **sets), ["memorisation"])
+  assert found["copied_rate"].value == 1.0
+  assert found["nearest_train_distance"].value == 0.0
+  assert found["test_copied_rate"].value < 0.3
+  settings = scores.METRICS["memorisation"].settings(Ruler(), None)
+  assert settings == "at most 10000 samples, all training images"
+
+
+def test_levels_of_likeness_are_those_that_the_size_allows(monkeypatch):
+  taken = []
+  monkeypatch.setattr(
+    of_images,
+    "ms_ssim_pairs",
+    lambda *_, levels: taken.append(levels) or np.arange(9.0),
+  )
+  of = lambda side: image_set(np.zeros((9, side, 30, 1), np.uint8))
+  for side, levels in ((20, 1), (21, 2)):
+    scores.compute(task(of(side), of(side)), ["ms_ssim"])
+    settings = scores.METRICS["ms_ssim"].settings(Ruler(), of(side))
+    assert settings == f"1000 pairs, {levels} levels, seed 0"
+  assert taken == [1, 1, 2, 2]
 
 
 def test_modes_are_judged_by_a_classifier_of_digits(monkeypatch):
@@ -463,6 +549,14 @@ def test_repeats_give_intervals_over_sets_of_samples(workdir):
   assert found.interval[1] > max(values)
 
 
+def test_what_repeats_cannot_change_gets_no_interval_from_them():
+  fixed = Score(2.0, None, "of a fixed set")
+  found = [{"a": Score(v, (0, 9), "one"), "b": fixed} for v in (1.0, 2.0, 3.0)]
+  over = results._over_repeats(found)
+  assert over["b"] == fixed
+  assert over["a"] == Score(2.0, mean_interval([1, 2, 3]), "t over 3 sets of samples")
+
+
 def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   np.savez(tmp_path / "a.npz", image=some_images(300))
   np.savez(tmp_path / "b.npz", image=some_images(300, 1))
@@ -643,6 +737,11 @@ def test_runs_are_ranked_where_the_ruler_is_the_same():
   assert "precision  y 0.5, x 0.33333, z 0.25; mean of runs 0.36111" in text
 
 
+def test_runs_that_agree_to_the_last_bit_bound_nothing():
+  text = tables.table([result("x", 3.0), result("y", 3.0)])
+  assert "mean of runs" not in text
+
+
 def test_folders_are_no_seeds_of_one_run():
   found = [result(n, v)._replace(provenance={}) for n, v in (("x", 3.0), ("y", 2.0))]
   assert "mean of runs" not in tables.table(found)
@@ -725,6 +824,31 @@ def test_verdicts():
   assert verdict(3.0, None, False) == "no interval to compare with"
 
 
+def test_a_part_of_the_published_training_is_told(tmp_path):
+  path = tmp_path / "vae" / "x.py"
+  path.parent.mkdir()
+  path.write_text(TINY.read_text())
+  assert part_of(path) == ""
+  assert "Budget" not in describe.list_all(tmp_path, tmp_path)
+  path.write_text(
+    '"""X.\n\nBudget: partial (4 of\n  1,500 epochs)\nMeasure: fid\n"""\n'
+  )
+  assert part_of(path) == "(4 of 1,500 epochs)"
+  listed = describe.list_all(tmp_path, tmp_path)
+  assert "Budget: partial (4 of 1,500 epochs)" in listed
+  path.write_text('"""X.\n\nBudget: small\n"""\n')
+  with pytest.raises(ValueError, match="line like 'Budget: partial .*found 'small'"):
+    part_of(path)
+
+
+def test_results_of_a_part_of_the_training_say_so():
+  for path in sorted(commands.experiments_dir().glob("*/*.py")):
+    file = commands.experiments_dir() / "results" / path.parent.name / path.stem
+    if part_of(path) and file.with_suffix(".json").exists():
+      found = json.loads(file.with_suffix(".json").read_text())
+      assert found["verdict"] == "partial budget", path
+
+
 def test_what_is_measured_is_read_from_the_docstring(tmp_path):
   found = measure_of(TINY)
   assert (found.score, found.published) == ("elbo", -1000.5)
@@ -762,11 +886,15 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
     (tmp_path / "vae" / f"{name}.py").write_text(TINY.read_text())
   found = [result("x", 3.0)._replace(provenance={
     "sampler": "s", "step": 5, "time": "2026-01-01 00:00:00",
-    "versions": {"devices": "1 x cpu", "host": "2 cores"},
+    "versions": {"devices": "1 x cpu", "host": "2 cores"}, "seconds": 1.5,
+    "peak_host_bytes": 10**9, "samples": ["abcd"],
   })]  # fmt: skip
   measure = measure_of(TINY)._replace(score="frechet", published=None)
   (tmp_path / "results" / "vae").mkdir(parents=True)
   written = summary("vae/a", measure, found, False, [1.0])
+  assert written["evaluation_seconds"] == [1.5]
+  assert written["peak_host_bytes"] == [10**9]
+  assert written["sample_digests"] == [["abcd"]]
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   table = results_table(tmp_path).splitlines()
   link = "([all](experiments/results/vae/a.json))"
@@ -795,6 +923,17 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]
   assert f"test images 1.25; outside: 5 is above {link} | 1 |" in row
+  # Of an experiment that is itself a part of the published training.
+  text = TINY.read_text().replace(
+    "Measure:", "Budget: partial (6 of\n  9 steps)\nMeasure:"
+  )
+  (tmp_path / "vae" / "a.py").write_text(text)
+  partial = written | {"verdict": verdict(5.0, (2.0, 4.0), True)}
+  partial["command"] = partial["command"].removesuffix(" --budget=small")
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(partial))
+  row = results_table(tmp_path).splitlines()[2]
+  assert f"test images 1.25; partial budget (6 of 9 steps) {link} | 1 |" in row
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   # The classifier that the experiment names, and that of the result.
   file = commands.experiments_dir() / "rulers" / "digits.npz"
   flag = "--features=classifier"

@@ -1,6 +1,5 @@
 """Features of image sets, and classifiers, computed once and kept by content."""
 
-from collections.abc import Iterator
 import dataclasses
 import hashlib
 import os
@@ -13,7 +12,7 @@ import numpy as np
 from jaxgen import parallel
 from jaxgen.metrics import classifier
 from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.score.images import Images, progress
+from jaxgen.score.images import Images, progress, put_in_place
 
 CLASSIFIER_STEPS = 2000
 BATCH = 100  # images in a network at once: SqueezeNet's layers then take 1 GB
@@ -51,7 +50,7 @@ def _write_features(
   files, done = {}, 0
   size = -(-BATCH // backend.num_devices) * backend.num_devices
   with progress(images.count, f"{network.name} of {images.name}") as bar:
-    for chunk in _chunks(images, size):
+    for chunk in images.chunks(size):
       padded = chunk[np.arange(size) % len(chunk)]
       outputs = apply(network.apply, backend.put_batch({"image": padded})["image"])
       _check(outputs, size, network.name)
@@ -66,7 +65,7 @@ def _write_features(
       bar.update(len(chunk))
   for file in files.values():
     file.flush()
-  temporary.rename(folder)
+  put_in_place(temporary, folder)
 
 
 def _check(outputs: Any, size: int, name: str) -> None:
@@ -75,19 +74,6 @@ def _check(outputs: Any, size: int, name: str) -> None:
     raise ValueError(f'{name} must give {{"features": [B, D]}}, got {shapes}')
   if any(v.ndim != 2 or len(v) != size for v in outputs.values()):
     raise ValueError(f"{name} must give [{size}, D] of {size} images, got {shapes}")
-
-
-def _chunks(images: Images, size: int) -> Iterator[np.ndarray]:
-  """All images in arrays of `size`; the last may be shorter."""
-  waiting = []
-  for batch in images.batches():
-    waiting.append(batch["image"])
-    while sum(map(len, waiting)) >= size:
-      joined = np.concatenate(waiting)
-      yield joined[:size]
-      waiting = [joined[size:]]
-  if rest := sum(map(len, waiting)):
-    yield np.concatenate(waiting)[:rest]
 
 
 def trained(train: Images, test: Images | None) -> classifier.Classifier:
@@ -102,7 +88,7 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
       f"{train.name} has no labels to train a classifier on; a classifier that an "
       "evaluation has kept is taken by --weights=FILE"
     )
-  shape = next(iter(train.batches()))["image"].shape[1:]
+  shape = train.shape
   options = dict(
     num_classes=int(labels.max()) + 1,
     num_steps=CLASSIFIER_STEPS,

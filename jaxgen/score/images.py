@@ -1,11 +1,12 @@
 """Sets of images to be scored, streamed, as 8-bit files would hold them."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
+import shutil
 import sys
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +22,9 @@ from jaxgen.viz import to_uint8
 CHUNK = 500  # Images read at a time.
 
 
-class Images(NamedTuple):
-  """A set of images that is read in order, as often as needed.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+  """A set of images that is read in order, as often as needed; it must not change.
 
   Attributes:
     name: For people.
@@ -33,6 +35,24 @@ class Images(NamedTuple):
   name: str
   count: int
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
+  _digests: dict[bool, str] = dataclasses.field(default_factory=dict, repr=False)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of the first."""
+    return next(iter(self.batches()))["image"].shape[1:]
+
+  def chunks(self, size: int) -> Iterator[np.ndarray]:
+    """All in arrays uint8 [size, H, W, C]; the last may be shorter."""
+    waiting = []
+    for batch in self.batches():
+      waiting.append(batch["image"])
+      while sum(map(len, waiting)) >= size:
+        joined = np.concatenate(waiting)
+        yield joined[:size]
+        waiting = [joined[size:]]
+    if rest := sum(map(len, waiting)):
+      yield np.concatenate(waiting)[:rest]
 
   def some(self, num: int, seed: int = 0) -> dict[str, np.ndarray]:
     """`num` of them in memory, chosen at random and kept in order; all if fewer."""
@@ -53,9 +73,16 @@ class Images(NamedTuple):
   def digest(self, *, labels: bool = False) -> str:
     """A hash of all images, their order and shape: 16 hexadecimal digits.
 
+    The set is read the first time only.
+
     Args:
       labels: Whether their labels count, if they have any.
     """
+    if labels not in self._digests:
+      self._digests[labels] = self._read_digest(labels)
+    return self._digests[labels]
+
+  def _read_digest(self, labels: bool) -> str:
     found, shape = hashlib.sha256(), None
     for batch in self.batches():
       if shape not in (None, batch["image"].shape[1:]):
@@ -226,7 +253,17 @@ def _draw(
   file.flush()
   if labels:
     np.save(temporary / "label.npy", np.concatenate(labels))
-  temporary.rename(folder)
+  put_in_place(temporary, folder)
+
+
+def put_in_place(temporary: Path, folder: Path) -> None:
+  """Gives a finished folder its name, unless another process made the same before."""
+  try:
+    temporary.rename(folder)
+  except OSError:
+    if not folder.is_dir():
+      raise
+    shutil.rmtree(temporary)
 
 
 def _labels(batch: Batch) -> bool:

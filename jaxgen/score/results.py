@@ -61,7 +61,6 @@ def evaluate_workdir(
   network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
-  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
   found, digests = [], []
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
@@ -69,6 +68,7 @@ def evaluate_workdir(
     task = Task(samples or None, *sets, network, loaded, seed, backend, ruler)
     found.append(scores.compute(task, list(ruler.metrics)))
     digests += [samples.digest()] if drawing else []
+  kept = _fingerprint(ruler, network, sets, loaded.built.get("eval_data"))
   provenance = {
     "workdir": str(workdir),
     "step": int(loaded.state.step),
@@ -106,9 +106,9 @@ def evaluate_path(
   network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   ruler = ruler._replace(num_samples=samples.count)
-  kept = _fingerprint(ruler, network, sets)
   task = Task(samples, reference, None, None, network, None, ruler.seed, backend, ruler)
   found = scores.compute(task, list(ruler.metrics))
+  kept = _fingerprint(ruler, network, sets)
   provenance = {
     "samples": [samples.digest()],
     "seed": ruler.seed,
@@ -139,7 +139,9 @@ def _fingerprint(
   held_out = isinstance(eval_data, data.Source) and any(
     {"loaded", "test"} & set(metric.needs) for metric in used
   )
-  told = {name: scores.METRICS[name].settings(ruler) for name in ruler.metrics}
+  told = {
+    name: scores.METRICS[name].settings(ruler, reference) for name in ruler.metrics
+  }
   return {
     "num_samples": ruler.num_samples,
     "repeats": ruler.repeats,
@@ -178,9 +180,11 @@ def _over_repeats(found: Sequence[dict[str, Score]]) -> dict[str, Score]:
   means = {}
   for name in found[0]:
     values = [f[name].value for f in found]
-    interval = mean_interval(values)
+    if len(set(values)) == 1:  # Of the reference alone, say: they bound nothing.
+      means[name] = found[0][name]
+      continue
     how = f"t over {len(values)} sets of samples"
-    means[name] = Score(sum(values) / len(values), interval, how)
+    means[name] = Score(sum(values) / len(values), mean_interval(values), how)
   return means
 
 

@@ -107,9 +107,14 @@ class Task:
     chosen = np.random.default_rng(self.seed).permutation(len(array))[:most]
     return np.asarray(array[np.sort(chosen)])
 
-  def pixels(self, images: Images) -> np.ndarray:
-    """f32 [N, H, W, C] in [-1, 1] of at most ROWS images."""
-    return images.some(ROWS, self.seed)["image"] / np.float32(127.5) - 1
+  def pixels(self, images: Images, most: int = ROWS) -> np.ndarray:
+    """f32 [N, H, W, C] in [-1, 1] of at most so many images."""
+    return to_unit(images.some(most, self.seed)["image"])
+
+
+def to_unit(images: np.ndarray) -> np.ndarray:
+  """uint8 to f32 in [-1, 1]."""
+  return images / np.float32(127.5) - 1
 
 
 def share(value: float, count: int) -> Score:
