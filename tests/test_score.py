@@ -1,6 +1,8 @@
 """`jaxgen evaluate` and `jaxgen reproduce`: one ruler, and what its numbers say."""
 
+import contextlib
 import functools
+import io
 import json
 from pathlib import Path
 import re
@@ -44,7 +46,14 @@ def own_cache(tmp_path_factory):
   patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
   for user in (cache, of_images):
     patch.setattr(user, "CLASSIFIER_STEPS", 60)
+  recipe = functools.cache(cache.classifier.training_recipe)  # Of what is used twice.
+  patch.setattr(cache.classifier, "training_recipe", recipe)
+  # Every evaluation loads its run anew, and compiles the same programs.
+  threshold = "jax_persistent_cache_min_compile_time_secs"
+  before = getattr(jax.config, threshold)
+  jax.config.update(threshold, 0.05)
   yield
+  jax.config.update(threshold, before)
   patch.undo()
 
 
@@ -401,8 +410,7 @@ def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   flags = ["--metrics=frechet,eval", "--features=classifier", "--num_samples=64"]
   changes = ["--config.lr=0.01", "--config.lr=0.02", "--config.num_steps=6"]
   out = tmp_path / "table.md"
-  for _ in range(2):
-    cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
+  cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
   assert drew == [0.01]
   lines = out.read_text().splitlines()
   assert lines[0].startswith("    jaxgen evaluate ")
@@ -537,11 +545,11 @@ def found_as_set(found):
 
 
 def test_repeats_give_intervals_over_sets_of_samples(workdir):
-  ruler = Ruler(("frechet",), 100, "classifier", repeats=3)
+  ruler = Ruler(("frechet",), 100, "classifier", repeats=2)
   found = results.evaluate_workdir(workdir, ruler).scores["frechet"]
   single = [
     results.evaluate_workdir(workdir, ruler._replace(repeats=1, seed=s)).scores
-    for s in range(3)
+    for s in range(2)
   ]
   values = [s["frechet"].value for s in single]
   assert found.value == pytest.approx(np.mean(values))
@@ -775,13 +783,29 @@ def test_what_has_no_direction_is_not_ranked():
 # --- reproduce --------------------------------------------------------------------
 
 
-def test_reproduce_end_to_end(tmp_path, capsys):
-  flags = ["--seeds=2", f"--runs={tmp_path}/runs", f"--results={tmp_path}/results"]
-  cli.main(["reproduce", str(TINY), *flags])
-  name = f"{TINY.parent.name}/{TINY.stem}"
-  found = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+NAME = f"{TINY.parent.name}/{TINY.stem}"
+
+
+def reproduced(experiment, folder, *flags):
+  """What was printed, and the result."""
+  flags = [*flags, f"--runs={folder}/runs", f"--results={folder}/results"]
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    cli.main(["reproduce", str(experiment), *flags])
+  path = folder / "results" / experiment.parent.name / f"{experiment.stem}.json"
+  return printed.getvalue(), json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+  """Folder, what was printed, and the result of two seeds one after the other."""
+  folder = tmp_path_factory.mktemp("apart")
+  return folder, *reproduced(TINY, folder, "--seeds=2")
+
+
+def test_reproduce_end_to_end(apart):
+  tmp_path, printed, found = apart
   elbo = found["scores"]["elbo"]
-  runs = [tmp_path / "runs" / name / f"seed_{s}" for s in (0, 1)]
+  runs = [tmp_path / "runs" / NAME / f"seed_{s}" for s in (0, 1)]
   assert elbo["values"][0] == pytest.approx(logged(runs[0], "eval_elbo"))
   assert elbo["values"][1] == pytest.approx(logged(runs[1], "eval_elbo"), abs=0.5)
   assert elbo["values"][0] != elbo["values"][1]
@@ -793,27 +817,26 @@ def test_reproduce_end_to_end(tmp_path, capsys):
   assert found["steps"] == 6
   assert len(found["training_seconds"]) == 2
   assert found["fingerprint"]["num_samples"] == 300
-  assert "verdict: " in capsys.readouterr().out
+  assert "verdict: " in printed
+  assert len(found["sample_digests"]) == 2
 
-  cli.main(["reproduce", str(TINY), "--seeds=1", "--budget=small", *flags[1:]])
-  found = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+  found = reproduced(TINY, tmp_path, "--seeds=1", "--budget=small")[1]
   assert found["steps"] == 3
   assert found["verdict"] == "partial budget"
   assert found["command"].endswith("--seeds=1 --budget=small")
   assert found["dataset"] == "digits, as for the full budget."
 
 
-def test_seeds_together_give_the_numbers_of_seeds_apart(tmp_path):
-  found = {}
-  for flag in ((), ("--together",)):
-    folder = tmp_path / "".join(flag)
-    flags = ["--seeds=2", f"--runs={folder}/runs", f"--results={folder}/results"]
-    cli.main(["reproduce", str(TINY), *flags, *flag])
-    path = folder / "results" / TINY.parent.name / f"{TINY.stem}.json"
-    found[flag] = json.loads(path.read_text())["scores"]
+def test_seeds_together_give_the_numbers_of_seeds_apart(apart, tmp_path):
+  experiment = tmp_path / "vae" / "tiny.py"
+  experiment.parent.mkdir()
+  line = "Budget: partial (6 of 9 steps)\nMeasure:"
+  experiment.write_text(TINY.read_text().replace("Measure:", line))
+  _, together = reproduced(experiment, tmp_path, "--seeds=2", "--together")
   for name in ("elbo", "frechet"):
-    apart, together = (found[k][name]["values"] for k in ((), ("--together",)))
-    np.testing.assert_allclose(together, apart, rtol=1e-3)
+    values = [found["scores"][name]["values"] for found in (together, apart[2])]
+    np.testing.assert_allclose(*values, rtol=1e-3)
+  assert together["verdict"] == "partial budget"
 
 
 def test_verdicts():

@@ -1,12 +1,13 @@
 """Features of image sets, and classifiers, computed once and kept by content."""
 
-import dataclasses
+from collections.abc import Callable
 import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax import Array
 import numpy as np
 
 from jaxgen import parallel
@@ -44,7 +45,6 @@ def _write_features(
   backend: parallel.Backend,
   folder: Path,
 ) -> None:
-  apply = jax.jit(lambda apply, image: apply(image.astype(np.float32)))
   temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   temporary.mkdir(parents=True, exist_ok=True)
   files, done = {}, 0
@@ -52,7 +52,7 @@ def _write_features(
   with progress(images.count, f"{network.name} of {images.name}") as bar:
     for chunk in images.chunks(size):
       padded = chunk[np.arange(size) % len(chunk)]
-      outputs = apply(network.apply, backend.put_batch({"image": padded})["image"])
+      outputs = _apply(network.apply, backend.put_batch({"image": padded})["image"])
       _check(outputs, size, network.name)
       for key, value in jax.device_get(outputs).items():
         if key not in files:
@@ -66,6 +66,12 @@ def _write_features(
   for file in files.values():
     file.flush()
   put_in_place(temporary, folder)
+
+
+@jax.jit
+def _apply(apply: Callable, images: Array) -> dict[str, Array]:
+  """Compiled once for all sets of one shape."""
+  return apply(images.astype(np.float32))
 
 
 def _check(outputs: Any, size: int, name: str) -> None:
@@ -114,6 +120,10 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
   return classifier.load(path)
 
 
+def _judge(judge: classifier.Classifier, images: Array) -> dict[str, Array]:
+  return judge.apply(images / 127.5 - 1.0)
+
+
 def classifier_network(
   train: Images | None, test: Images | None, file: str | None = None
 ) -> FeatureNetwork:
@@ -127,9 +137,6 @@ def classifier_network(
     )
   found = classifier.load(file) if file else trained(train, test)
   right = "unknown" if found.test_accuracy is None else f"{found.test_accuracy:.4f}"
-  judge = lambda params, images: dataclasses.replace(found, params=params).apply(
-    images / 127.5 - 1.0
-  )
-  apply = jax.tree_util.Partial(judge, found.params)
+  apply = jax.tree_util.Partial(_judge, found)
   fingerprint = f"classifier-{found.fingerprint[:16]}-accuracy-{right}"
   return FeatureNetwork("classifier", fingerprint, "none", apply)
