@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.metrics import distances
+from jaxgen.metrics import distances, psnr, ssim
 from jaxgen.metrics.frechet import (
   Moments,
   covariance,
@@ -32,6 +32,7 @@ from jaxgen.metrics.neighbours import (
   nearest,
 )
 from jaxgen.metrics.prdc import prdc
+from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics_sets.npz")
 INPUTS = inputs()
@@ -383,3 +384,22 @@ def test_blocks_and_devices_change_nothing(x64, monkeypatch):
   # The size of a block is read when a program is traced: here, under another setting.
   with jax.default_matmul_precision("highest"):
     np.testing.assert_allclose(scores(x, y), whole, rtol=1e-10)
+
+
+def test_devices_change_nothing_of_images():
+  """Patches and their projections, neighbours, PSNR, SSIM: of images on 8 devices."""
+  images = np.random.default_rng(0).random((2, 16, 12, 12, 1), np.float32)
+  options = dict(key=random.key(0), patches_per_image=2, num_directions=4)
+
+  @jax.jit
+  def of_pairs(x, y):
+    flat = (v.reshape(len(v), -1) for v in (x, y))
+    return *copies(*flat), psnr.psnr(x, y), ssim.ssim(x, y)
+
+  scores = lambda x, y: [*of_pairs(x, y), sliced_wasserstein(x, y, **options)]
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  found = scores(*jax.device_put(list(images), rows))
+  assert len(found[2].sharding.device_set) == 8
+  for ours, expected in zip(found, scores(*images), strict=True):
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)

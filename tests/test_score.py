@@ -15,9 +15,10 @@ import pytest
 import tiny_vae
 
 from jaxgen import cli, commands, data, describe, parallel, run
+from jaxgen.metrics import frechet
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.metrics.frechet import moments_of
+from jaxgen.metrics.frechet import chunks, moments_of
 from jaxgen.metrics.ssim import ms_ssim
 from jaxgen.ops.color import rgb_to_y
 from jaxgen.reproduce import measure_of, part_of, results_table, summary, verdict
@@ -176,12 +177,36 @@ def test_features_do_not_depend_on_chunks_and_devices_and_are_kept(monkeypatch):
 
 def test_moments_of_a_memory_map_are_those_of_all_rows():
   rows = np.random.default_rng(0).normal(5, 2, (9000, 3)).astype(np.float32)
-  found = moments_of(of_features._chunks(rows))
+  found = moments_of(chunks(rows))
   assert found.scatter.dtype == jnp.float64
   exact = rows.astype(np.float64)
   np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12)
   expected = np.cov(exact.T) * (len(rows) - 1)
   np.testing.assert_allclose(found.scatter, expected, rtol=1e-9)
+
+
+def test_a_distance_reads_a_few_rows_at_a_time(monkeypatch):
+  class Rows:
+    def __init__(self, rows):
+      self.rows, self.most = rows, 0
+
+    def __len__(self):
+      return len(self.rows)
+
+    def __getitem__(self, at):
+      self.most = max(self.most, len(self.rows[at]))
+      return self.rows[at]
+
+  rows = np.random.default_rng(0).normal(5, 2, (60, 2)).astype(np.float32)
+  with jax.enable_x64(True):
+    real = moments_of([rows[::2] + 1])
+    expected = of_features._distance(rows, real)
+    monkeypatch.setattr(frechet, "CHUNK", 20)
+    kept = Rows(rows)
+    found = of_features._distance(kept, real)
+  assert kept.most == 20
+  np.testing.assert_allclose(found.value, expected.value, rtol=1e-12)
+  np.testing.assert_allclose(found.interval, expected.interval, rtol=1e-10)
 
 
 # --- scores -----------------------------------------------------------------------
@@ -531,7 +556,9 @@ def test_samples_are_those_of_the_seed_and_have_labels_only_if_they_matter(
   right = {"features": np.zeros((1000, 1)), "logits": np.eye(10)[found["label"]]}
   right["logits"][:250] = np.roll(right["logits"][:250], 1, axis=1)
   monkeypatch.setattr(tasks, "features", lambda *_: right)
-  seen = scores.compute(task(found_as_set(found), found_as_set(found)), ["labels"])
+  with monkeypatch.context() as patch:  # No image is kept for its label.
+    patch.setattr(images.Images, "some", None)
+    seen = scores.compute(task(found_as_set(found), found_as_set(found)), ["labels"])
   assert seen["label_accuracy"].value == 0.75
   test = images.of_source(loaded.built["eval_data"], "test")
   score = scores.compute(

@@ -1,7 +1,5 @@
 """Scores of features: distances of two sets of them, neighbours, labels."""
 
-from collections.abc import Iterator
-
 import jax
 import numpy as np
 from scipy.special import stdtrit
@@ -9,8 +7,8 @@ from scipy.special import stdtrit
 from jaxgen.metrics.bootstrap import bootstrap_interval, mean_interval
 from jaxgen.metrics.frechet import (
   Moments,
+  chunks,
   frechet_distance,
-  moments,
   moments_of,
   standard_error,
 )
@@ -22,33 +20,28 @@ from jaxgen.score.task import ROWS, Score, Scores, Task, default, jackknife, sha
 
 SUBSET = default(kid, "subset_size")
 MOST = 50_000  # rows of a set whose kernel is taken
-CHUNK = 4_096  # rows of features in memory at a time
 SPREAD = "itself a spread, of subsets"
 RESAMPLES = default(bootstrap_interval, "num")
 
 
 def frechet_scores(task: Task, name: str = "frechet") -> Scores:
-  fake = np.asarray(task.sample_features["features"], np.float64)
+  fake = task.sample_features["features"]
   with jax.enable_x64(True):
-    real = moments_of(_chunks(task.reference_features["features"]))
+    real = moments_of(chunks(task.reference_features["features"]))
     scores = {name: _distance(fake, real)}
     if task.test and task.test is not task.reference:
       # What real images score, of which the model has seen none.
       test = features(task.test, task.network, task.backend)["features"]
-      rows = np.asarray(task.rows(test, len(fake)), np.float64)
+      rows = task.rows(test, len(fake))
       fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
       scores[f"{name}_of_{fewer}test"] = _distance(rows, real)
   return scores
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-  """A memory map, a part of it at a time."""
-  return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-
-
 def _distance(rows: np.ndarray, real: Moments) -> Score:
-  value = float(frechet_distance(moments(rows), real))
-  error = 1.96 * float(standard_error(rows, real))
+  own = moments_of(chunks(rows))
+  value = float(frechet_distance(own, real))
+  error = 1.96 * float(standard_error(rows, real, own))
   how = "delta method, over samples, at this number of them"
   return Score(value, (value - error, value + error), how)
 
@@ -110,8 +103,8 @@ def labels_scores(task: Task) -> Scores:
 
   def look(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each image how sure, and of which class."""
-    chunks = (np.asarray(chunk, np.float64) for chunk in _chunks(logits))
-    sure = [1 / np.exp(x - x.max(1, keepdims=True)).sum(1) for x in chunks]
+    parts = (np.asarray(chunk, np.float64) for chunk in chunks(logits))
+    sure = [1 / np.exp(x - x.max(1, keepdims=True)).sum(1) for x in parts]
     return np.concatenate(sure), np.argmax(logits, axis=1)
 
   def entropy(labels: np.ndarray) -> float:
