@@ -19,8 +19,10 @@ from jaxgen.metrics import frechet
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
 from jaxgen.metrics.frechet import chunks, moments_of
+from jaxgen.metrics.prdc import prdc
 from jaxgen.metrics.ssim import ms_ssim
 from jaxgen.ops.color import rgb_to_y
+from jaxgen.ops.resize import resize_pil
 from jaxgen.reproduce import measure_of, part_of, results_table, summary, verdict
 from jaxgen.score import (
   cache,
@@ -600,7 +602,10 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   cli.main(["evaluate", *flags, f"--reference={reference}"])
   assert "swd" in capsys.readouterr().out
   for wrong, text in (
-    (flags, "belongs to a run"),
+    (flags, "swd of --samples=.* needs --reference=FOLDER, or files in .npz"),
+    ([flags[0], "--metrics=memorisation"], "needs --train=FOLDER and --test=FOLDER"),
+    (flags[:1], "eval belongs to a run: pass a workdir"),
+    (["some_workdir", f"--test={sample}"], "--train and --test go with --samples"),
     ([*flags, "some_workdir"], "pass workdirs, or --samples"),
     ([], "pass workdirs, or --samples"),
     ([f"--samples={sample}", "--metrics=fid", "--features=inception",
@@ -610,6 +615,74 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   ):  # fmt: skip
     with pytest.raises(SystemExit, match=text):
       cli.main(["evaluate", *wrong])
+
+
+def test_folders_have_training_and_test_images_of_their_own(tmp_path):
+  train, test, sample = (some_images(40, seed) for seed in range(3))
+  sample[:10] = train[:10]
+  label = np.arange(40) % 4
+  for name, array in (("a", sample), ("train", train), ("test", test)):
+    np.savez(tmp_path / f"{name}.npz", image=array, label=label)
+  place = lambda name: f"{tmp_path}/{name}.npz"
+  flags = [f"--samples={place('a')}", f"--train={place('train')}"]
+  flags += [f"--test={place('test')}", "--metrics=memorisation,cas", "--seed=0"]
+  cli.main(["evaluate", *flags, f"--out={tmp_path}/scores.json"])
+  (found,) = json.loads((tmp_path / "scores.json").read_text())
+  assert found["scores"]["copied_rate"]["value"] == 0.25
+  assert found["scores"]["test_copied_rate"]["value"] == 0.0
+  assert 0 <= found["scores"]["cas"]["value"] <= 1
+  digest = lambda name: images.of_path(place(name)).digest()
+  assert found["ruler"]["trained_on"] == digest("train")
+  assert found["ruler"]["evaluated_on"] == digest("test")
+  assert found["ruler"]["reference"] == f"40 images {digest('train')}"
+  assert "cas: 60 steps, at most 60000 images" in found["ruler"]["settings"]
+
+
+def test_what_needs_no_reference_is_asked_for_none(tmp_path, monkeypatch):
+  logits = lambda x: {"features": x[:, 0, :, 0], "logits": x[:, 0, :, 0]}
+  judge = network("l")._replace(apply=jax.tree_util.Partial(logits))
+  monkeypatch.setattr(results, "network_of", lambda *_: judge)
+  np.savez(tmp_path / "a.npz", image=some_images(60))
+  ruler = Ruler(("class_score",), features="mine")
+  found = results.evaluate_path(tmp_path / "a.npz", ruler)
+  assert found.scores["class_score"].value > 1
+  assert found.ruler["reference"] is None
+
+
+def test_files_of_several_sizes_are_resized_each_or_refused(tmp_path):
+  rng = np.random.default_rng(0)
+  shapes = [(10, 14), (20, 9, 3)]
+  files = [rng.integers(0, 256, shape, np.uint8) for shape in shapes]
+  for i, image in enumerate(files):
+    Image.fromarray(image).save(tmp_path / f"{i}.png")
+  found = images.of_path(tmp_path)
+  flat = lambda x: {"features": x.reshape(len(x), -1)}
+  clean = FeatureNetwork("c", "c", "pil-bicubic-6", jax.tree_util.Partial(flat))
+  colours = lambda x: np.broadcast_to(np.atleast_3d(x), (*x.shape[:2], 3))
+  expected = [
+    resize_pil(jnp.asarray(colours(x), jnp.float32)[None], (6, 6)).clip(0, 255).ravel()
+    for x in files
+  ]
+  kept = cache.features(found, clean)["features"]
+  np.testing.assert_allclose(kept, expected, atol=1e-3)
+  with pytest.raises(ValueError, match="several sizes, and two .none. resizes none"):
+    cache.features(found, network())
+  for score in (found.labels, found.digest):
+    score()
+
+
+def test_neighbours_are_those_asked_for(monkeypatch):
+  rng = np.random.default_rng(0)
+  fake, real = rng.standard_normal((2, 60, 9)).astype(np.float32)
+  found = task(None, None, ruler=Ruler(neighbours=3))
+  found.__dict__.update(
+    sample_features={"features": fake}, reference_features={"features": real}
+  )
+  scored = of_features.prdc_scores(found)
+  for name, value in prdc(real, fake, k=3).items():
+    assert scored[name].value == pytest.approx(float(value))
+  settings = scores.METRICS["prdc"].settings(found.ruler, None)
+  assert settings.startswith("3 neighbours, ")
 
 
 OWN = """
@@ -750,7 +823,9 @@ def test_pairs_of_files_of_other_sizes_and_kinds(tmp_path):
   assert found.scores["psnr_y"].value == pytest.approx(np.mean(lumas), rel=1e-12)
   assert found.scores["ssim"].value == pytest.approx(np.mean(ssims), rel=1e-12)
   assert found.ruler["reference"].startswith("3 images ")
-  with pytest.raises(ValueError, match="pass image_size"):
+  with pytest.raises(
+    ValueError, match="its images have several sizes; bring them to one"
+  ):
     results.evaluate_path(f"{tmp_path}/a", ruler._replace(metrics=("swd",)))
   for folder in ("a", "b"):
     (tmp_path / folder / "1.png").unlink()

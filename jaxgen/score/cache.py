@@ -1,6 +1,6 @@
 """Features of image sets, and classifiers, computed once and kept by content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import hashlib
 import os
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 import jax
 from jax import Array
 import numpy as np
+from PIL import Image
 
 from jaxgen import parallel
 from jaxgen.metrics import classifier
-from jaxgen.metrics.features import FeatureNetwork
+from jaxgen.metrics.features import FeatureNetwork, clean_size
 from jaxgen.score.images import Images, progress, put_in_place
 
 CLASSIFIER_STEPS = 2000
@@ -45,6 +46,7 @@ def _write_features(
   backend: parallel.Backend,
   folder: Path,
 ) -> None:
+  images = _each_resized(images, network) if images.mixed else images
   temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   temporary.mkdir(parents=True, exist_ok=True)
   files, done = {}, 0
@@ -66,6 +68,30 @@ def _write_features(
   for file in files.values():
     file.flush()
   put_in_place(temporary, folder)
+
+
+def _each_resized(images: Images, network: FeatureNetwork) -> Images:
+  """Files of several sizes at the network's, where it would resize each as PIL does."""
+  if (size := clean_size(network)) is None:
+    raise ValueError(
+      f"{images.name}: its images have several sizes, and {network.name} "
+      f"({network.resize}) resizes none by itself; bring them to one, or take "
+      "--features=inception-clean-fid or squeezenet"
+    )
+
+  def batches() -> Iterator[dict[str, np.ndarray]]:
+    for batch in images.batches():
+      for image in np.asarray(batch["image"], np.float32):
+        colours = np.broadcast_to(image, (*image.shape[:2], 3))
+        resized = [
+          Image.fromarray(np.ascontiguousarray(colours[..., i])).resize(
+            (size, size), Image.Resampling.BICUBIC
+          )
+          for i in range(3)
+        ]
+        yield {"image": np.stack(resized, axis=-1).clip(0, 255)[None]}
+
+  return Images(images.name, images.count, batches)
 
 
 @jax.jit

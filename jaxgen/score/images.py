@@ -30,11 +30,13 @@ class Images:
     name: For people.
     count: How many.
     batches: () -> dicts with "image" uint8 [b, H, W, C] and perhaps "label" int32 [b].
+    mixed: Whether they have several sizes.
   """
 
   name: str
   count: int
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
+  mixed: bool = False
   _digests: dict[bool, str] = dataclasses.field(default_factory=dict, repr=False)
 
   @property
@@ -44,6 +46,7 @@ class Images:
 
   def chunks(self, size: int) -> Iterator[np.ndarray]:
     """All in arrays uint8 [size, H, W, C]; the last may be shorter."""
+    self._check_size()
     waiting = []
     for batch in self.batches():
       waiting.append(batch["image"])
@@ -56,6 +59,7 @@ class Images:
 
   def some(self, num: int, seed: int = 0) -> dict[str, np.ndarray]:
     """`num` of them in memory, chosen at random and kept in order; all if fewer."""
+    self._check_size()
     chosen = np.zeros(self.count, bool)
     chosen[np.random.default_rng(seed).permutation(self.count)[:num]] = True
     found, start = [], 0
@@ -64,6 +68,14 @@ class Images:
       found.append({k: v[rows] for k, v in batch.items()})
       start += len(rows)
     return {k: np.concatenate([b[k] for b in found]) for k in found[0]}
+
+  def _check_size(self) -> None:
+    if self.mixed:
+      raise ValueError(
+        f"{self.name}: its images have several sizes; bring them to one, or take "
+        "features of a network that resizes each file (inception-clean-fid, "
+        "squeezenet)"
+      )
 
   def labels(self) -> np.ndarray | None:
     """int32 [N], or None without."""
@@ -119,7 +131,10 @@ def digest_of(source: data.Source) -> str:
 
 
 def of_path(path: str | Path) -> Images:
-  """A folder of image files, or an .npz with "image" (or "samples")."""
+  """A folder of image files, or an .npz with "image" (or "samples").
+
+  Of files of several sizes only features can be had, if the network resizes each.
+  """
   path = Path(path)
   if path.suffix == ".npz":
     with np.load(path, allow_pickle=False) as archive:
@@ -129,6 +144,8 @@ def of_path(path: str | Path) -> Images:
     source = data.arrays(
       {k: v for k, v in found.items() if k in ("image", "label")}, batch_size=CHUNK
     )
+  elif len({_size_of(p) for p in _paths(path)} - {None}) > 1:
+    return dataclasses.replace(of_files(path), mixed=True)
   else:
     source = data.image_folder(
       str(path), batch_size=CHUNK, image_size=None, channels=_channels(path)
@@ -163,6 +180,15 @@ def _paths(folder: Path) -> list[Path]:
 def _channels(folder: Path) -> int:
   """1 or 3, as the first image of a folder has it."""
   return _channels_of(_paths(folder)[0])
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+  """As the header says; None if it cannot be read, of which decoding will tell."""
+  try:
+    with Image.open(path) as image:
+      return image.size
+  except OSError:
+    return None
 
 
 def _channels_of(path: Path) -> int:

@@ -89,8 +89,9 @@ def prdc_scores(task: Task) -> Scores:
   sets = [f["features"] for f in (task.sample_features, task.reference_features)]
   num = min(ROWS, *map(len, sets))
   fake, real = (task.rows(features, num) for features in sets)
-  found = {name: float(value) for name, value in prdc(real, fake).items()}
-  without = leave_one_out(real, fake)
+  k = task.ruler.neighbours
+  found = {name: float(value) for name, value in prdc(real, fake, k=k).items()}
+  without = leave_one_out(real, fake, k=k)
   scores = {
     name: jackknife(value, without[name], "samples") for name, value in found.items()
   }

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from jaxgen import evaluate
 from jaxgen.metrics.inception_score import inception_score
-from jaxgen.metrics.prdc import prdc
 from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
 from jaxgen.run import Run
 from jaxgen.score import of_features, of_images, pairs
@@ -68,8 +67,8 @@ KERNEL = lambda *_: (
   f"cubic kernel, subsets of at most {of_features.SUBSET} of at most {of_features.MOST}"
 )
 SPLITS = lambda *_: f"{default(inception_score, 'num_splits')} splits, shuffled"
-NEIGHBOURS = lambda *_: (
-  f"{default(prdc, 'k')} neighbours, as many of each at random, at most {ROWS}"
+NEIGHBOURS = lambda ruler, _: (
+  f"{ruler.neighbours} neighbours, as many of each at random, at most {ROWS}"
 )
 STEPS = lambda *_: f"{of_images.CLASSIFIER_STEPS} steps, at most {MOST} images"
 COPIES = lambda *_: f"at most {ROWS} samples, all training images"
