@@ -283,6 +283,9 @@ def test_sets_in_order_of_their_classes_are_scored_as_any(monkeypatch):
   assert distances["frechet_of_test"].value < 0.5  # Of a tenth of the classes: 40.
   assert scores.compute(asked(), ["prdc"])["precision"].value > 0.9
   found["fake"] = real  # As many: all of both.
+  found["fake"] = (label[:, None] + 0.1 * rng.standard_normal((1000, 2))).astype("f4")
+  monkeypatch.setattr(of_features, "SUBSET", 100)
+  assert scores.compute(asked(), ["mmd"])["mmd"].interval[0] < 0
   assert {s.value for s in scores.compute(asked(), ["prdc"]).values()} >= {1.0}
   taken = []
   monkeypatch.setattr(of_images, "sliced_wasserstein", lambda *s, **_: taken.extend(s))
@@ -342,7 +345,7 @@ def test_levels_of_likeness_are_those_that_the_size_allows(monkeypatch):
   taken = []
   monkeypatch.setattr(
     of_images,
-    "ms_ssim_pairs",
+    "likeness",
     lambda *_, levels: taken.append(levels) or np.arange(9.0),
   )
   of = lambda side: image_set(np.zeros((9, side, 30, 1), np.uint8))

@@ -26,6 +26,7 @@ from jaxgen.score.task import (
 )
 
 PAIRS = 1_000  # of images, compared for diversity
+likeness = jax.jit(ms_ssim_pairs, static_argnums=2, static_argnames="levels")
 
 
 def accuracy_scores(task: Task) -> Scores:
@@ -75,7 +76,7 @@ def diversity_scores(task: Task) -> Scores:
     ("ms_ssim_of_reference", task.reference),
   ):
     pixels, key = task.pixels(images), jax.random.key(task.seed)
-    values = ms_ssim_pairs(pixels, key, PAIRS, levels=max(1, levels))
+    values = likeness(pixels, key, PAIRS, levels=max(1, levels))
     interval = pairs_interval(values, len(pixels))
     how = "over images and pairs; an upper bound, as pairs share images"
     scores[name] = Score(float(np.mean(values)), interval, how)
