@@ -83,13 +83,18 @@ def parser() -> argparse.ArgumentParser:
   )
   evaluate.add_argument("--weights", help="file of the feature network")
   evaluate.add_argument("--reference", default="train", help="train, test or a path")
+  evaluate.add_argument("--train", help="what --samples' model was trained on: a path")
+  evaluate.add_argument("--test", help="what it never saw: a path")
   evaluate.add_argument("--repeats", type=positive, default=1, help="sets of samples")
+  evaluate.add_argument("--neighbours", type=positive, default=5, help="of prdc")
   evaluate.add_argument("--crop", type=int, default=0, help="border that pairs lose")
   evaluate.add_argument("--backbone", help="file of LPIPS' network")
   evaluate.add_argument("--heads", help="file of LPIPS' linear heads")
   evaluate.add_argument("--seed", type=int, default=0)
   evaluate.add_argument("--step", type=int, help="checkpoint; default the newest")
-  evaluate.add_argument("--out", help="write a table of the scores: a name in .md")
+  evaluate.add_argument(
+    "--out", help="write a table of the scores (.md), or all (.json)"
+  )
   text = "sample by another config; every combination of an entry's repeated values"
   evaluate.add_argument("--config.KEY", metavar="VALUE", help=text)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import contextlib
 import difflib
 import importlib.util
+import json
 import keyword
 import os
 from pathlib import Path
@@ -162,6 +163,7 @@ def _evaluate(args: argparse.Namespace) -> None:
   ruler = results.Ruler(
     tuple(args.metrics.split(",")), args.num_samples, args.features, args.weights,
     args.reference, args.seed, args.repeats, args.crop, args.backbone, args.heads,
+    args.neighbours, args.train, args.test,
   )  # fmt: skip
   if args.samples:
     found = [results.evaluate_path(p, ruler, backend=backend) for p in args.samples]
@@ -170,7 +172,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     score = lambda w, v: results.evaluate_workdir(w, ruler, overrides=v, **at)
     found = [score(w, v) for w in args.workdirs for v in args.variants]
   print(tables.table(found))
-  if args.out:
+  if args.out and args.out.endswith(".json"):
+    shown = json.dumps([results.to_json(result) for result in found], indent=1)
+    run.write_text(Path(args.out), shown + "\n")
+  elif args.out:
     command = shlex.join(["jaxgen", *args.argv])
     run.write_text(Path(args.out), tables.markdown(found, command))
 

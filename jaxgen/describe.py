@@ -13,7 +13,8 @@ import numpy as np
 from jaxgen import parallel, run
 from jaxgen.method import PyTree
 
-FIELDS = ("Paper", "Dataset", "Published", "Measure", "Ours")
+FIELDS = ("Paper", "Dataset", "Published", "Budget", "Measure", "Ours")
+UNSAID = "not said"
 
 
 def parameters(tree: PyTree) -> int:
@@ -111,7 +112,7 @@ def notebook(path: Path, fields: Sequence[str] = FIELDS) -> dict[str, str]:
   entries = {}
   for field in fields:
     found = re.search(rf"^{field}:(.*(?:\n[ \t]+\S.*)*)", doc, re.MULTILINE)
-    entries[field] = " ".join(found[1].split()) if found else "not said"
+    entries[field] = " ".join(found[1].split()) if found else UNSAID
   return entries
 
 
@@ -127,7 +128,10 @@ def list_all(experiments: Path, package: Path) -> str:
   lines.append("experiments:")
   for path in sorted(experiments.glob("*/*.py")):
     lines.append(f"  {path.parent.name}/{path.stem}")
-    lines += [f"    {k}: {v}" for k, v in notebook(path).items()]
+    told = notebook(path)
+    if told["Budget"] == UNSAID:  # The published one, or none is.
+      del told["Budget"]
+    lines += [f"    {k}: {v}" for k, v in told.items()]
   return "\n".join(lines)
 
 

@@ -7,7 +7,10 @@ An experiment's docstring says what is measured, in one line:
 The first word is the score that counts; flags are those of `jaxgen evaluate`, where
 --weights=FILE is sought beside the experiment's own file. The module may have a SMALL,
 overrides of its config for a partial budget, and lines "Measure small:" if another
-score tells more of that, "Dataset small:" if its data are others.
+score tells more of that, "Dataset small:" if its data are others. An experiment that is
+itself a part of the published training says which, and is never called outside:
+
+  Budget: partial (4 epochs of 1,500)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +33,7 @@ from jaxgen.score.results import Result, Ruler, evaluate_workdir
 from jaxgen.seeds import experiment_over_seeds, save_seeds
 from jaxgen.train import fit
 
+PARTIAL = "partial budget"
 RESULTS = re.compile(r"(?s)(<!-- results: .*? -->\n)(.*)(<!-- end of results -->)")
 
 
@@ -75,8 +79,21 @@ def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> 
 def told_of(path: Path, field: str, budget: str) -> str:
   """An entry of an experiment's docstring, or what it has of its small budget."""
   told = describe.notebook(path, (field, f"{field} small"))
-  own = budget == "small" and told[f"{field} small"] != "not said"
+  own = budget == "small" and told[f"{field} small"] != describe.UNSAID
   return told[f"{field} small" if own else field]
+
+
+def part_of(path: Path) -> str:
+  """What part of the published training an experiment is: "", or "(4 epochs of 9)"."""
+  told = describe.notebook(path, ("Budget",))["Budget"]
+  if told == describe.UNSAID:
+    return ""
+  if not (found := re.fullmatch(r"partial (\(.+\))", told)):
+    raise ValueError(
+      f"{path}: expected a docstring line like 'Budget: partial (4 epochs of 1,500)', "
+      f"found {told!r}"
+    )
+  return found[1]
 
 
 def reproduce(
@@ -131,7 +148,8 @@ def reproduce(
   found = [evaluate_workdir(w, measure.ruler, backend=backend) for w in workdirs]
   timed = [folder] if together else workdirs
   seconds = [round(training_seconds(w / "timing.jsonl"), 1) for w in timed]
-  result = summary(name, measure, found, bool(changes), seconds)
+  partial = bool(changes or part_of(path))
+  result = summary(name, measure, found, partial, seconds)
   flags = [f"--config.{key}={value}" for key, value in (overrides or {}).items()]
   flags += ["--budget=small"] if budget == "small" else []
   flags += ["--together"] if together else []
@@ -203,6 +221,9 @@ def summary(
     "evaluation_seed": found[0].provenance.get("seed"),
     "hardware": f"{versions['devices']}; {versions['host']}",
     "training_seconds": list(wall_clock),
+    "evaluation_seconds": [r.provenance["seconds"] for r in found],
+    "peak_host_bytes": [r.provenance["peak_host_bytes"] for r in found],
+    "sample_digests": [r.provenance["samples"] for r in found],
     "versions": versions,
     "command": f"jaxgen reproduce {name} --seeds={len(found)}",
     "date": found[0].provenance["time"][:10],
@@ -214,7 +235,7 @@ def verdict(
 ) -> str:
   """Where the published value lies: inside or outside our 95 % interval."""
   if partial:
-    return "partial budget"
+    return PARTIAL
   if published is None:
     return "nothing published to compare with"
   if interval is None:
@@ -237,7 +258,8 @@ def results_table(experiments: Path) -> str:
       result = json.loads(file.read_text())
       budget = "small" if "--budget=small" in result["command"].split() else "full"
       known = _measured_as_told(result, measure_of(path, budget=budget).ruler)
-      ours = _ours(result, known), str(result["seeds"])
+      part = part_of(path) if budget == "full" else ""
+      ours = _ours(result, known, part), str(result["seeds"])
     fields = told_of(path, "Dataset", budget), describe.notebook(path)["Published"]
     told = (field.replace("|", r"\|") for field in fields)
     rows.append((f"`{name}`", *told, *ours))
@@ -252,7 +274,7 @@ def _measured_as_told(result: Mapping[str, Any], ruler: Ruler) -> bool:
   return result["fingerprint"]["features"] == named
 
 
-def _ours(result: Mapping[str, Any], as_told: bool) -> str:
+def _ours(result: Mapping[str, Any], as_told: bool, part: str) -> str:
   """The score that counts, that of real test images, and where all of them are."""
   name, scores = result["score"], result["scores"]
   text = f"**{name} {scores[name]['mean']:.4g}**"
@@ -264,6 +286,8 @@ def _ours(result: Mapping[str, Any], as_told: bool) -> str:
       text += f" {scores[key]['mean']:.4g}"
   if not result["verdict"].startswith("nothing published"):
     text += f"; {result['verdict']}"
+  if result["verdict"] == PARTIAL and part:
+    text += f" {part}"
   if result["verdict"] == "outside":
     side = "above" if result["published"] > interval[1] else "below"
     text += f": {result['published']:.4g} is {side}"

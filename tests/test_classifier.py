@@ -147,7 +147,7 @@ def test_bad_files_are_explained(trained, tmp_path):
 
 def test_accuracy_score_of_synthetic_images_with_right_and_wrong_labels(digits):
   (images, labels), (test_images, test_labels) = digits
-  options = {"num_classes": 10, "num_steps": 100, "batch_size": 64}
+  options = {"num_classes": 10, "num_steps": 60, "batch_size": 64}
   score = lambda labels: C.classification_accuracy_score(
     images, labels, test_images, test_labels, **options
   )

@@ -245,14 +245,20 @@ def test_float32_is_close_to_float64():
 
 
 @pytest.mark.parametrize(
-  ("side", "levels", "text"),
+  ("side", "levels", "most", "text"),
   [
-    (160, 5, "160x160 .*window=11 and levels=5.*at least 161x161.*levels=4 is the mo"),
-    (28, 3, "28x28 .*at least 41x41 pixels; levels=2 is the most"),
-    (8, 2, "8x8 .*at least 21x21 pixels$"),
+    (
+      160,
+      5,
+      4,
+      "160x160 .*window=11 and levels=5.*at least 161x161.*levels=4 is the m",
+    ),
+    (28, 3, 2, "28x28 .*at least 41x41 pixels; levels=2 is the most"),
+    (8, 2, 0, "8x8 .*at least 21x21 pixels$"),
   ],
 )
-def test_small_images_are_explained(side, levels, text):
+def test_small_images_are_explained(side, levels, most, text):
+  assert S.most_levels((1, side, side + 1, 1)) == most
   with pytest.raises(ValueError, match=text):
     S.ms_ssim(flat(0.0, (1, side, side, 1)), flat(0.0, (1, side, side, 1)),
               levels=levels)  # fmt: skip

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.metrics import distances
+from jaxgen.metrics import distances, psnr, ssim
 from jaxgen.metrics.frechet import (
   Moments,
   covariance,
@@ -24,8 +24,15 @@ from jaxgen.metrics.frechet import (
 )
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
-from jaxgen.metrics.neighbours import k_nearest, memorisation, nearest
+from jaxgen.metrics.neighbours import (
+  copies,
+  copies_of_any,
+  k_nearest,
+  memorisation,
+  nearest,
+)
 from jaxgen.metrics.prdc import prdc
+from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics_sets.npz")
 INPUTS = inputs()
@@ -330,6 +337,11 @@ def test_memorisation_finds_planted_copies():
   gap = lambda a: np.sqrt(((a[:, None] - train[None]) ** 2).sum(-1)).min(1).mean()
   np.testing.assert_allclose(report["nearest_train_distance"], gap(samples), rtol=1e-5)
   np.testing.assert_allclose(report["test_nearest_train_distance"], gap(test), 1e-5)
+  whole = copies(samples, train)
+  for found, expected in zip(
+    copies_of_any(samples, np.split(train, 2)), whole, strict=True
+  ):
+    np.testing.assert_array_equal(found, expected)
   # The rule is a ratio of the first to the second neighbour, scale-free.
   line = np.array([[0.0], [4.0]])
   rate = lambda at, **kw: memorisation(np.array([[at]]), line, line, **kw)[
@@ -337,8 +349,13 @@ def test_memorisation_finds_planted_copies():
   ]
   assert (rate(0.99), rate(1.01), rate(1.01, ratio=0.5)) == (1, 0, 1)
   assert memorisation(train, np.concatenate([train, train]), test)["copied_rate"] == 1
+  far, copied = copies_of_any(np.array([[0.99]]), np.split(line, 2))  # One row each.
+  np.testing.assert_allclose(far, 0.99, rtol=1e-6)
+  assert copied
   with pytest.raises(ValueError, match="between 0 and 1, got 3"):
     memorisation(samples, train, test, ratio=3)
+  with pytest.raises(ValueError, match="at least 2 training rows"):
+    copies_of_any(np.array([[1.0]]), [line[:1]])
 
 
 def test_blocks_and_devices_change_nothing(x64, monkeypatch):
@@ -367,3 +384,22 @@ def test_blocks_and_devices_change_nothing(x64, monkeypatch):
   # The size of a block is read when a program is traced: here, under another setting.
   with jax.default_matmul_precision("highest"):
     np.testing.assert_allclose(scores(x, y), whole, rtol=1e-10)
+
+
+def test_devices_change_nothing_of_images():
+  """Patches and their projections, neighbours, PSNR, SSIM: of images on 8 devices."""
+  images = np.random.default_rng(0).random((2, 16, 12, 12, 1), np.float32)
+  options = dict(key=random.key(0), patches_per_image=2, num_directions=4)
+
+  @jax.jit
+  def of_pairs(x, y):
+    flat = (v.reshape(len(v), -1) for v in (x, y))
+    return *copies(*flat), psnr.psnr(x, y), ssim.ssim(x, y)
+
+  scores = lambda x, y: [*of_pairs(x, y), sliced_wasserstein(x, y, **options)]
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  found = scores(*jax.device_put(list(images), rows))
+  assert len(found[2].sharding.device_set) == 8
+  for ours, expected in zip(found, scores(*images), strict=True):
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)

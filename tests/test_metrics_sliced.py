@@ -70,7 +70,7 @@ def test_descriptors_are_patches_of_their_image_normalised_per_channel(monkeypat
   np.testing.assert_allclose(channels.std((0, 1)), 1, rtol=1e-5)
   # An image that tells every pixel's place: patches are 7x7, contiguous, everywhere.
   place = jnp.arange(12 * 9, dtype=jnp.float32).reshape(1, 12, 9, 1)
-  patches = swd._patches(place, random.split(random.key(0), 1), 500)[0, ..., 0]
+  patches = swd._patches(place, random.key(0), 0, 500)[0, ..., 0]
   steps = patches - patches[:, :1, :1]
   expected = 9 * jnp.arange(7)[:, None] + jnp.arange(7)[None]
   np.testing.assert_array_equal(steps, jnp.tile(expected[None], (500, 1, 1)))

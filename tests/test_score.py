@@ -1,6 +1,8 @@
 """`jaxgen evaluate` and `jaxgen reproduce`: one ruler, and what its numbers say."""
 
+import contextlib
 import functools
+import io
 import json
 from pathlib import Path
 import re
@@ -12,13 +14,16 @@ from PIL import Image
 import pytest
 import tiny_vae
 
-from jaxgen import cli, commands, data, parallel, run
+from jaxgen import cli, commands, data, describe, parallel, run
+from jaxgen.metrics import frechet
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.metrics.frechet import moments_of
+from jaxgen.metrics.frechet import chunks, moments_of
+from jaxgen.metrics.prdc import prdc
 from jaxgen.metrics.ssim import ms_ssim
 from jaxgen.ops.color import rgb_to_y
-from jaxgen.reproduce import measure_of, results_table, summary, verdict
+from jaxgen.ops.resize import resize_pil
+from jaxgen.reproduce import measure_of, part_of, results_table, summary, verdict
 from jaxgen.score import (
   cache,
   images,
@@ -44,8 +49,14 @@ def own_cache(tmp_path_factory):
   patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
   for user in (cache, of_images):
     patch.setattr(user, "CLASSIFIER_STEPS", 60)
-  patch.setattr(of_features, "RESAMPLES", 20)
+  recipe = functools.cache(cache.classifier.training_recipe)  # Of what is used twice.
+  patch.setattr(cache.classifier, "training_recipe", recipe)
+  # Every evaluation loads its run anew, and compiles the same programs.
+  threshold = "jax_persistent_cache_min_compile_time_secs"
+  before = getattr(jax.config, threshold)
+  jax.config.update(threshold, 0.05)
   yield
+  jax.config.update(threshold, before)
   patch.undo()
 
 
@@ -105,6 +116,33 @@ def test_the_digest_is_of_the_content():
   assert image_set(array).digest() != image_set(array[::-1].copy()).digest()
 
 
+def test_a_digest_is_read_once(monkeypatch):
+  found, read = image_set(some_images(30), label=np.arange(30)), []
+  count = lambda: read.append(1) or batches()
+  batches, again = found.batches, images.Images("again", 30, count)
+  for labels in (False, True, False, True):
+    assert again.digest(labels=labels) == found.digest(labels=labels)
+  assert len(read) == 2
+  assert again.digest() != again.digest(labels=True)
+
+
+def test_a_folder_that_another_process_finished_first_is_kept(tmp_path):
+  made = [tmp_path / "first", tmp_path / "second"]
+  for folder in made:
+    folder.mkdir()
+    (folder / "image.npy").write_text(folder.name)
+  for folder in made:
+    images.put_in_place(folder, tmp_path / "kept")
+  assert (tmp_path / "kept" / "image.npy").read_text() == "first"
+  assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+  with pytest.raises(FileNotFoundError):
+    images.put_in_place(made[0], tmp_path / "none")
+  for _ in range(2):
+    cache._write_features(
+      image_set(some_images(8)), network(), parallel.jit_backend(), tmp_path / "kept"
+    )
+
+
 def test_folders_and_files_are_sets(tmp_path):
   array = some_images(3)
   for i, image in enumerate(array):
@@ -141,12 +179,36 @@ def test_features_do_not_depend_on_chunks_and_devices_and_are_kept(monkeypatch):
 
 def test_moments_of_a_memory_map_are_those_of_all_rows():
   rows = np.random.default_rng(0).normal(5, 2, (9000, 3)).astype(np.float32)
-  found = moments_of(of_features._chunks(rows))
+  found = moments_of(chunks(rows))
   assert found.scatter.dtype == jnp.float64
   exact = rows.astype(np.float64)
   np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12)
   expected = np.cov(exact.T) * (len(rows) - 1)
   np.testing.assert_allclose(found.scatter, expected, rtol=1e-9)
+
+
+def test_a_distance_reads_a_few_rows_at_a_time(monkeypatch):
+  class Rows:
+    def __init__(self, rows):
+      self.rows, self.most = rows, 0
+
+    def __len__(self):
+      return len(self.rows)
+
+    def __getitem__(self, at):
+      self.most = max(self.most, len(self.rows[at]))
+      return self.rows[at]
+
+  rows = np.random.default_rng(0).normal(5, 2, (60, 2)).astype(np.float32)
+  with jax.enable_x64(True):
+    real = moments_of([rows[::2] + 1])
+    expected = of_features._distance(rows, real)
+    monkeypatch.setattr(frechet, "CHUNK", 20)
+    kept = Rows(rows)
+    found = of_features._distance(kept, real)
+  assert kept.most == 20
+  np.testing.assert_allclose(found.value, expected.value, rtol=1e-12)
+  np.testing.assert_allclose(found.interval, expected.interval, rtol=1e-10)
 
 
 # --- scores -----------------------------------------------------------------------
@@ -195,9 +257,43 @@ def test_every_score_has_an_interval_or_says_why_not():
     f"{name}_of_reference" for name in ("confidence", "label_entropy", "classes")
   }
   assert {"recall", "swd", "swd_16", "ms_ssim", "nearest_train_distance"} <= set(found)
+  assert found["confidence"].how == "bootstrap of 200"
   shown = tables.table([result("x", 1.0)._replace(scores=found)])
   none = r"mmd  +\S+  \(no interval of fewer than two subsets of 60: pass --repeats\)"
   assert re.search(none, shown)
+
+
+def test_sets_in_order_of_their_classes_are_scored_as_any(monkeypatch):
+  """A part of a set is drawn at random, all of it is shuffled where order counts."""
+  label = np.sort(np.arange(1000) % 10)
+  rng = np.random.default_rng(0)
+  logits = (50 * np.eye(10)[label]).astype(np.float32)
+  real = (label[:, None] + 0.1 * rng.standard_normal((1000, 2))).astype(np.float32)
+  fake = real[::10] + np.float32(0.01)
+  sets = {n: images.Images(n, 1000, None) for n in ("fake", "real", "test")}
+  found = {"fake": fake, "real": real, "test": real[::-1]}
+  kept = lambda images, *_: {"features": found[images.name], "logits": logits}
+  for user in (tasks, of_features):
+    monkeypatch.setattr(user, "features", kept)
+  asked = lambda **more: task(*(sets[n] for n in ("fake", "real")), **more)
+  score = scores.compute(asked(), ["class_score"])["class_score"]
+  assert 9 < score.value < 10
+  assert score.interval[0] < 10
+  distances = scores.compute(asked(test=sets["test"]), ["frechet"])
+  assert distances["frechet_of_test"].value < 0.5  # Of a tenth of the classes: 40.
+  assert scores.compute(asked(), ["prdc"])["precision"].value > 0.9
+  found["fake"] = real  # As many: all of both.
+  found["fake"] = (label[:, None] + 0.1 * rng.standard_normal((1000, 2))).astype("f4")
+  monkeypatch.setattr(of_features, "SUBSET", 100)
+  assert scores.compute(asked(), ["mmd"])["mmd"].interval[0] < 0
+  assert {s.value for s in scores.compute(asked(), ["prdc"]).values()} >= {1.0}
+  taken = []
+  monkeypatch.setattr(of_images, "sliced_wasserstein", lambda *s, **_: taken.extend(s))
+  grey = np.broadcast_to(label.astype(np.uint8)[:, None, None, None], (1000, 8, 8, 1))
+  with pytest.raises(TypeError):  # Of the number that is none.
+    scores.compute(task(image_set(grey[::100]), image_set(grey)), ["swd"])
+  assert [len(x) for x in taken] == [10, 10]
+  assert len(np.unique(taken[1])) > 3
 
 
 def test_likeness_of_equal_images_is_one():
@@ -229,6 +325,35 @@ def test_copies_are_found():
   found = scores.compute(task(image_set(samples), None, **sets), ["memorisation"])
   assert found["copied_rate"].value == pytest.approx(0.3)
   assert found["test_copied_rate"].value == 0.0
+
+
+def test_copies_of_any_training_image_are_found_however_many_there_are():
+  rng = np.random.default_rng(0)
+  train = rng.integers(0, 256, (60_100, 3, 3, 1), dtype=np.uint8)
+  left_out = np.random.default_rng(0).permutation(len(train))[60_000:]
+  of = lambda array: images.Images("a", len(array), lambda: iter([{"image": array}]))
+  sets = dict(train=of(train), test=of(some_images(50)[:, :3, :3]))
+  found = scores.compute(task(of(train[left_out]), None, **sets), ["memorisation"])
+  assert found["copied_rate"].value == 1.0
+  assert found["nearest_train_distance"].value == 0.0
+  assert found["test_copied_rate"].value < 0.3
+  settings = scores.METRICS["memorisation"].settings(Ruler(), None)
+  assert settings == "at most 10000 samples, all training images"
+
+
+def test_levels_of_likeness_are_those_that_the_size_allows(monkeypatch):
+  taken = []
+  monkeypatch.setattr(
+    of_images,
+    "likeness",
+    lambda *_, levels: taken.append(levels) or np.arange(9.0),
+  )
+  of = lambda side: image_set(np.zeros((9, side, 30, 1), np.uint8))
+  for side, levels in ((20, 1), (21, 2)):
+    scores.compute(task(of(side), of(side)), ["ms_ssim"])
+    settings = scores.METRICS["ms_ssim"].settings(Ruler(), of(side))
+    assert settings == f"1000 pairs, {levels} levels, seed 0"
+  assert taken == [1, 1, 2, 2]
 
 
 def test_modes_are_judged_by_a_classifier_of_digits(monkeypatch):
@@ -327,8 +452,7 @@ def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   flags = ["--metrics=frechet,eval", "--features=classifier", "--num_samples=64"]
   changes = ["--config.lr=0.01", "--config.lr=0.02", "--config.num_steps=6"]
   out = tmp_path / "table.md"
-  for _ in range(2):
-    cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
+  cli.main(["evaluate", str(workdir), *flags, *changes, f"--out={out}"])
   assert drew == [0.01]
   lines = out.read_text().splitlines()
   assert lines[0].startswith("    jaxgen evaluate ")
@@ -449,7 +573,9 @@ def test_samples_are_those_of_the_seed_and_have_labels_only_if_they_matter(
   right = {"features": np.zeros((1000, 1)), "logits": np.eye(10)[found["label"]]}
   right["logits"][:250] = np.roll(right["logits"][:250], 1, axis=1)
   monkeypatch.setattr(tasks, "features", lambda *_: right)
-  seen = scores.compute(task(found_as_set(found), found_as_set(found)), ["labels"])
+  with monkeypatch.context() as patch:  # No image is kept for its label.
+    patch.setattr(images.Images, "some", None)
+    seen = scores.compute(task(found_as_set(found), found_as_set(found)), ["labels"])
   assert seen["label_accuracy"].value == 0.75
   test = images.of_source(loaded.built["eval_data"], "test")
   score = scores.compute(
@@ -463,16 +589,24 @@ def found_as_set(found):
 
 
 def test_repeats_give_intervals_over_sets_of_samples(workdir):
-  ruler = Ruler(("frechet",), 100, "classifier", repeats=3)
+  ruler = Ruler(("frechet",), 100, "classifier", repeats=2)
   found = results.evaluate_workdir(workdir, ruler).scores["frechet"]
   single = [
     results.evaluate_workdir(workdir, ruler._replace(repeats=1, seed=s)).scores
-    for s in range(3)
+    for s in range(2)
   ]
   values = [s["frechet"].value for s in single]
   assert found.value == pytest.approx(np.mean(values))
   assert found.interval[0] < min(values)
   assert found.interval[1] > max(values)
+
+
+def test_what_repeats_cannot_change_gets_no_interval_from_them():
+  fixed = Score(2.0, None, "of a fixed set")
+  found = [{"a": Score(v, (0, 9), "one"), "b": fixed} for v in (1.0, 2.0, 3.0)]
+  over = results._over_repeats(found)
+  assert over["b"] == fixed
+  assert over["a"] == Score(2.0, mean_interval([1, 2, 3]), "t over 3 sets of samples")
 
 
 def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
@@ -483,7 +617,10 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   cli.main(["evaluate", *flags, f"--reference={reference}"])
   assert "swd" in capsys.readouterr().out
   for wrong, text in (
-    (flags, "belongs to a run"),
+    (flags, "swd of --samples=.* needs --reference=FOLDER, or files in .npz"),
+    ([flags[0], "--metrics=memorisation"], "needs --train=FOLDER and --test=FOLDER"),
+    (flags[:1], "eval belongs to a run: pass a workdir"),
+    (["some_workdir", f"--test={sample}"], "--train and --test go with --samples"),
     ([*flags, "some_workdir"], "pass workdirs, or --samples"),
     ([], "pass workdirs, or --samples"),
     ([f"--samples={sample}", "--metrics=fid", "--features=inception",
@@ -493,6 +630,74 @@ def test_other_projects_images_are_scored_with_the_same_ruler(tmp_path, capsys):
   ):  # fmt: skip
     with pytest.raises(SystemExit, match=text):
       cli.main(["evaluate", *wrong])
+
+
+def test_folders_have_training_and_test_images_of_their_own(tmp_path):
+  train, test, sample = (some_images(40, seed) for seed in range(3))
+  sample[:10] = train[:10]
+  label = np.arange(40) % 4
+  for name, array in (("a", sample), ("train", train), ("test", test)):
+    np.savez(tmp_path / f"{name}.npz", image=array, label=label)
+  place = lambda name: f"{tmp_path}/{name}.npz"
+  flags = [f"--samples={place('a')}", f"--train={place('train')}"]
+  flags += [f"--test={place('test')}", "--metrics=memorisation,cas", "--seed=0"]
+  cli.main(["evaluate", *flags, f"--out={tmp_path}/scores.json"])
+  (found,) = json.loads((tmp_path / "scores.json").read_text())
+  assert found["scores"]["copied_rate"]["value"] == 0.25
+  assert found["scores"]["test_copied_rate"]["value"] == 0.0
+  assert 0 <= found["scores"]["cas"]["value"] <= 1
+  digest = lambda name: images.of_path(place(name)).digest()
+  assert found["ruler"]["trained_on"] == digest("train")
+  assert found["ruler"]["evaluated_on"] == digest("test")
+  assert found["ruler"]["reference"] == f"40 images {digest('train')}"
+  assert "cas: 60 steps, at most 60000 images" in found["ruler"]["settings"]
+
+
+def test_what_needs_no_reference_is_asked_for_none(tmp_path, monkeypatch):
+  logits = lambda x: {"features": x[:, 0, :, 0], "logits": x[:, 0, :, 0]}
+  judge = network("l")._replace(apply=jax.tree_util.Partial(logits))
+  monkeypatch.setattr(results, "network_of", lambda *_: judge)
+  np.savez(tmp_path / "a.npz", image=some_images(60))
+  ruler = Ruler(("class_score",), features="mine")
+  found = results.evaluate_path(tmp_path / "a.npz", ruler)
+  assert found.scores["class_score"].value > 1
+  assert found.ruler["reference"] is None
+
+
+def test_files_of_several_sizes_are_resized_each_or_refused(tmp_path):
+  rng = np.random.default_rng(0)
+  shapes = [(10, 14), (20, 9, 3)]
+  files = [rng.integers(0, 256, shape, np.uint8) for shape in shapes]
+  for i, image in enumerate(files):
+    Image.fromarray(image).save(tmp_path / f"{i}.png")
+  found = images.of_path(tmp_path)
+  flat = lambda x: {"features": x.reshape(len(x), -1)}
+  clean = FeatureNetwork("c", "c", "pil-bicubic-6", jax.tree_util.Partial(flat))
+  colours = lambda x: np.broadcast_to(np.atleast_3d(x), (*x.shape[:2], 3))
+  expected = [
+    resize_pil(jnp.asarray(colours(x), jnp.float32)[None], (6, 6)).clip(0, 255).ravel()
+    for x in files
+  ]
+  kept = cache.features(found, clean)["features"]
+  np.testing.assert_allclose(kept, expected, atol=1e-3)
+  with pytest.raises(ValueError, match="several sizes, and two .none. resizes none"):
+    cache.features(found, network())
+  for score in (found.labels, found.digest):
+    score()
+
+
+def test_neighbours_are_those_asked_for(monkeypatch):
+  rng = np.random.default_rng(0)
+  fake, real = rng.standard_normal((2, 60, 9)).astype(np.float32)
+  found = task(None, None, ruler=Ruler(neighbours=3))
+  found.__dict__.update(
+    sample_features={"features": fake}, reference_features={"features": real}
+  )
+  scored = of_features.prdc_scores(found)
+  for name, value in prdc(real, fake, k=3).items():
+    assert scored[name].value == pytest.approx(float(value))
+  settings = scores.METRICS["prdc"].settings(found.ruler, None)
+  assert settings.startswith("3 neighbours, ")
 
 
 OWN = """
@@ -633,7 +838,9 @@ def test_pairs_of_files_of_other_sizes_and_kinds(tmp_path):
   assert found.scores["psnr_y"].value == pytest.approx(np.mean(lumas), rel=1e-12)
   assert found.scores["ssim"].value == pytest.approx(np.mean(ssims), rel=1e-12)
   assert found.ruler["reference"].startswith("3 images ")
-  with pytest.raises(ValueError, match="pass image_size"):
+  with pytest.raises(
+    ValueError, match="its images have several sizes; bring them to one"
+  ):
     results.evaluate_path(f"{tmp_path}/a", ruler._replace(metrics=("swd",)))
   for folder in ("a", "b"):
     (tmp_path / folder / "1.png").unlink()
@@ -653,6 +860,11 @@ def test_runs_are_ranked_where_the_ruler_is_the_same():
   text = tables.table([result("x", 3.0), result("y", 2.0), result("z", 4.0)])
   assert "frechet    y 2, x 3, z 4; mean of runs 3 [0.51586, 5.4841]" in text
   assert "precision  y 0.5, x 0.33333, z 0.25; mean of runs 0.36111" in text
+
+
+def test_runs_that_agree_to_the_last_bit_bound_nothing():
+  text = tables.table([result("x", 3.0), result("y", 3.0)])
+  assert "mean of runs" not in text
 
 
 def test_folders_are_no_seeds_of_one_run():
@@ -688,13 +900,29 @@ def test_what_has_no_direction_is_not_ranked():
 # --- reproduce --------------------------------------------------------------------
 
 
-def test_reproduce_end_to_end(tmp_path, capsys):
-  flags = ["--seeds=2", f"--runs={tmp_path}/runs", f"--results={tmp_path}/results"]
-  cli.main(["reproduce", str(TINY), *flags])
-  name = f"{TINY.parent.name}/{TINY.stem}"
-  found = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+NAME = f"{TINY.parent.name}/{TINY.stem}"
+
+
+def reproduced(experiment, folder, *flags):
+  """What was printed, and the result."""
+  flags = [*flags, f"--runs={folder}/runs", f"--results={folder}/results"]
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    cli.main(["reproduce", str(experiment), *flags])
+  path = folder / "results" / experiment.parent.name / f"{experiment.stem}.json"
+  return printed.getvalue(), json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+  """Folder, what was printed, and the result of two seeds one after the other."""
+  folder = tmp_path_factory.mktemp("apart")
+  return folder, *reproduced(TINY, folder, "--seeds=2")
+
+
+def test_reproduce_end_to_end(apart):
+  tmp_path, printed, found = apart
   elbo = found["scores"]["elbo"]
-  runs = [tmp_path / "runs" / name / f"seed_{s}" for s in (0, 1)]
+  runs = [tmp_path / "runs" / NAME / f"seed_{s}" for s in (0, 1)]
   assert elbo["values"][0] == pytest.approx(logged(runs[0], "eval_elbo"))
   assert elbo["values"][1] == pytest.approx(logged(runs[1], "eval_elbo"), abs=0.5)
   assert elbo["values"][0] != elbo["values"][1]
@@ -706,27 +934,26 @@ def test_reproduce_end_to_end(tmp_path, capsys):
   assert found["steps"] == 6
   assert len(found["training_seconds"]) == 2
   assert found["fingerprint"]["num_samples"] == 300
-  assert "verdict: " in capsys.readouterr().out
+  assert "verdict: " in printed
+  assert len(found["sample_digests"]) == 2
 
-  cli.main(["reproduce", str(TINY), "--seeds=1", "--budget=small", *flags[1:]])
-  found = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+  found = reproduced(TINY, tmp_path, "--seeds=1", "--budget=small")[1]
   assert found["steps"] == 3
   assert found["verdict"] == "partial budget"
   assert found["command"].endswith("--seeds=1 --budget=small")
   assert found["dataset"] == "digits, as for the full budget."
 
 
-def test_seeds_together_give_the_numbers_of_seeds_apart(tmp_path):
-  found = {}
-  for flag in ((), ("--together",)):
-    folder = tmp_path / "".join(flag)
-    flags = ["--seeds=2", f"--runs={folder}/runs", f"--results={folder}/results"]
-    cli.main(["reproduce", str(TINY), *flags, *flag])
-    path = folder / "results" / TINY.parent.name / f"{TINY.stem}.json"
-    found[flag] = json.loads(path.read_text())["scores"]
+def test_seeds_together_give_the_numbers_of_seeds_apart(apart, tmp_path):
+  experiment = tmp_path / "vae" / "tiny.py"
+  experiment.parent.mkdir()
+  line = "Budget: partial (6 of 9 steps)\nMeasure:"
+  experiment.write_text(TINY.read_text().replace("Measure:", line))
+  _, together = reproduced(experiment, tmp_path, "--seeds=2", "--together")
   for name in ("elbo", "frechet"):
-    apart, together = (found[k][name]["values"] for k in ((), ("--together",)))
-    np.testing.assert_allclose(together, apart, rtol=1e-3)
+    values = [found["scores"][name]["values"] for found in (together, apart[2])]
+    np.testing.assert_allclose(*values, rtol=1e-3)
+  assert together["verdict"] == "partial budget"
 
 
 def test_verdicts():
@@ -735,6 +962,31 @@ def test_verdicts():
   assert verdict(3.0, (2.0, 4.0), True) == "partial budget"
   assert verdict(None, (2.0, 4.0), False) == "nothing published to compare with"
   assert verdict(3.0, None, False) == "no interval to compare with"
+
+
+def test_a_part_of_the_published_training_is_told(tmp_path):
+  path = tmp_path / "vae" / "x.py"
+  path.parent.mkdir()
+  path.write_text(TINY.read_text())
+  assert part_of(path) == ""
+  assert "Budget" not in describe.list_all(tmp_path, tmp_path)
+  path.write_text(
+    '"""X.\n\nBudget: partial (4 of\n  1,500 epochs)\nMeasure: fid\n"""\n'
+  )
+  assert part_of(path) == "(4 of 1,500 epochs)"
+  listed = describe.list_all(tmp_path, tmp_path)
+  assert "Budget: partial (4 of 1,500 epochs)" in listed
+  path.write_text('"""X.\n\nBudget: small\n"""\n')
+  with pytest.raises(ValueError, match="line like 'Budget: partial .*found 'small'"):
+    part_of(path)
+
+
+def test_results_of_a_part_of_the_training_say_so():
+  for path in sorted(commands.experiments_dir().glob("*/*.py")):
+    file = commands.experiments_dir() / "results" / path.parent.name / path.stem
+    if part_of(path) and file.with_suffix(".json").exists():
+      found = json.loads(file.with_suffix(".json").read_text())
+      assert found["verdict"] == "partial budget", path
 
 
 def test_what_is_measured_is_read_from_the_docstring(tmp_path):
@@ -774,11 +1026,15 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
     (tmp_path / "vae" / f"{name}.py").write_text(TINY.read_text())
   found = [result("x", 3.0)._replace(provenance={
     "sampler": "s", "step": 5, "time": "2026-01-01 00:00:00",
-    "versions": {"devices": "1 x cpu", "host": "2 cores"},
+    "versions": {"devices": "1 x cpu", "host": "2 cores"}, "seconds": 1.5,
+    "peak_host_bytes": 10**9, "samples": ["abcd"],
   })]  # fmt: skip
   measure = measure_of(TINY)._replace(score="frechet", published=None)
   (tmp_path / "results" / "vae").mkdir(parents=True)
   written = summary("vae/a", measure, found, False, [1.0])
+  assert written["evaluation_seconds"] == [1.5]
+  assert written["peak_host_bytes"] == [10**9]
+  assert written["sample_digests"] == [["abcd"]]
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   table = results_table(tmp_path).splitlines()
   link = "([all](experiments/results/vae/a.json))"
@@ -807,6 +1063,17 @@ def test_the_table_shows_the_files_and_nothing_else(tmp_path):
   (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   row = results_table(tmp_path).splitlines()[2]
   assert f"test images 1.25; outside: 5 is above {link} | 1 |" in row
+  # Of an experiment that is itself a part of the published training.
+  text = TINY.read_text().replace(
+    "Measure:", "Budget: partial (6 of\n  9 steps)\nMeasure:"
+  )
+  (tmp_path / "vae" / "a.py").write_text(text)
+  partial = written | {"verdict": verdict(5.0, (2.0, 4.0), True)}
+  partial["command"] = partial["command"].removesuffix(" --budget=small")
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(partial))
+  row = results_table(tmp_path).splitlines()[2]
+  assert f"test images 1.25; partial budget (6 of 9 steps) {link} | 1 |" in row
+  (tmp_path / "results" / "vae" / "a.json").write_text(json.dumps(written))
   # The classifier that the experiment names, and that of the result.
   file = commands.experiments_dir() / "rulers" / "digits.npz"
   flag = "--features=classifier"

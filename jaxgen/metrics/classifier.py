@@ -48,9 +48,14 @@ def _outputs(network: _Network, params: PyTree, x: Array) -> dict[str, Array]:
   return network.apply({"params": params}, x)
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=("params",),
+  meta_fields=("image_shape", "num_classes", "test_accuracy"),
+)
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-  """A trained classifier; made by `train_classifier` or `load`.
+  """A trained classifier, a tree of its weights; made by `train_classifier` or `load`.
 
   Attributes:
     params: Weights, float32.
@@ -336,7 +341,7 @@ def _training(
     updates, opt = tx.update(jax.grad(loss)(params), opt, params)
     return optax.apply_updates(params, updates), opt
 
-  return init, jax.jit(step, donate_argnums=0)
+  return jax.jit(init), jax.jit(step, donate_argnums=0)
 
 
 def _batches(

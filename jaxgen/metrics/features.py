@@ -38,6 +38,16 @@ class FeatureNetwork(NamedTuple):
   apply: Callable[[Array], dict[str, Array]]
 
 
+CLEAN = "pil-bicubic-"  # `resize` of those that take each image as clean-fid does
+
+
+def clean_size(network: FeatureNetwork) -> int | None:
+  """The side to which a network brings each image by clean-fid's rule, or None."""
+  if not network.resize.startswith(CLEAN):
+    return None
+  return int(network.resize.removeprefix(CLEAN))
+
+
 def inception_features(
   path: str | Path, *, convention: str = "torch-fidelity"
 ) -> FeatureNetwork:
@@ -95,7 +105,7 @@ def squeezenet_features(path: str | Path) -> FeatureNetwork:
 
   apply = jax.tree_util.Partial(apply, squeezenet.squeezenet_variables("1.0", path))
   name = "squeezenet-1.0"
-  return FeatureNetwork(name, f"{name}-{file_hash(path)}", "pil-bicubic-227", apply)
+  return FeatureNetwork(name, f"{name}-{file_hash(path)}", f"{CLEAN}227", apply)
 
 
 _inception = jax.jit(inception.InceptionV3().apply)
@@ -122,7 +132,7 @@ _CONVENTIONS = {  # name: resize, preparation
     lambda images: (_square(images, resize_tf1_bilinear) - 128) / 128,
   ),
   "clean-fid": (
-    "pil-bicubic-299",
+    f"{CLEAN}299",
     lambda images: (_clean_resize(images, inception.SIZE) - 128) / 128,
   ),
   "pytorch-fid": (

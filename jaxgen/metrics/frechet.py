@@ -12,7 +12,7 @@ noise, and the distance is good to about 1e-3 of the trace.
 The estimate is biased upwards by about 1/N: compare only distances of equal counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import functools
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.metrics.distances import as_features
+
+CHUNK = 4_096  # Rows in memory at a time.
 
 
 class Moments(NamedTuple):
@@ -121,7 +123,9 @@ def frechet_distance(a: Moments, b: Moments) -> Array:
   return _distance(a.mean, covariance(a), b.mean, covariance(b))
 
 
-def standard_error(features: Array | np.ndarray, reference: Moments) -> Array:
+def standard_error(
+  features: Array | np.ndarray, reference: Moments, own: Moments | None = None
+) -> Array:
   """Of the distance of a set of features from a reference that is held fixed.
 
   By the delta method: std of `influence` over the rows, / sqrt(N). It says how far the
@@ -130,15 +134,18 @@ def standard_error(features: Array | np.ndarray, reference: Moments) -> Array:
   Args:
     features: Numbers [N, D]; N well above D, or the error is too small.
     reference: Moments of the same dimension.
+    own: Those of the features, if they are at hand.
 
   Returns:
     [] of their dtype, in the distance's unit.
   """
-  x = as_features(features)
-  return jnp.std(influence(x, reference)) / jnp.sqrt(jnp.asarray(len(x), x.dtype))
+  found = influence(features, reference, own)
+  return jnp.std(found) / jnp.sqrt(jnp.asarray(len(found), found.dtype))
 
 
-def influence(features: Array | np.ndarray, reference: Moments) -> Array:
+def influence(
+  features: Array | np.ndarray, reference: Moments, own: Moments | None = None
+) -> Array:
   """How much each row moves the distance: N d distance / d (weight of the row), [N].
 
   With A, B the covariances, the distance has the gradients 2 (mean_a - mean_b) and
@@ -146,40 +153,60 @@ def influence(features: Array | np.ndarray, reference: Moments) -> Array:
   (Dowson & Landau 1982), taken on the range of A = R R^T.
 
   Args:
-    features: Numbers [N, D], N at least 2.
+    features: Numbers [N, D], N at least 2; CHUNK rows are in memory at a time.
     reference: Moments of the same dimension.
+    own: Those of the features, if they are at hand.
+
+  Returns:
+    [N] in the dtype of the moments.
   """
-  own = moments(features)
-  return _influence(as_features(features), covariance(own), own.mean, reference)
+  own = moments(features) if own is None else own
+  slope = _slope(covariance(own), reference)
+  parts = [
+    _moved(jnp.asarray(rows, own.mean.dtype), own, slope, reference.mean)
+    for rows in chunks(features)
+  ]
+  linear, quadratic = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+  return linear + quadratic - jnp.mean(quadratic)
+
+
+def chunks(rows: Array | np.ndarray) -> Iterator[Array | np.ndarray]:
+  """Rows of features, or of a memory map of them, CHUNK at a time."""
+  return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 @jax.jit
-def _influence(x: Array, cov: Array, mean: Array, reference: Moments) -> Array:
-  product = lambda *xs: functools.reduce(
-    lambda a, b: jnp.matmul(a, b, precision="highest"), xs
-  )
+def _slope(cov: Array, reference: Moments) -> Array:
+  """The gradient I - T by the covariance."""
   values, vectors = jnp.linalg.eigh(cov)
   values = _without_noise(values)
   root = vectors * jnp.sqrt(values)[None]
   safe = jnp.where(values > 0, values, 1)
   inverse = jnp.where(values > 0, 1 / jnp.sqrt(safe), 0)[:, None] * vectors.T
-  m, u = jnp.linalg.eigh(product(root.T, covariance(reference), root))
+  m, u = jnp.linalg.eigh(_product(root.T, covariance(reference), root))
   half = u * jnp.sqrt(_without_noise(m))[None] ** 0.5
-  transport = product(inverse.T, half)
-  slope = jnp.eye(len(cov), dtype=x.dtype) - product(transport, transport.T)
-  centred = x - mean[None]
-  unbiased = len(x) / (len(x) - 1)
-  quadratic = unbiased * jnp.sum(product(centred, slope) * centred, axis=1)
-  linear = 2 * product(centred, mean - reference.mean)
-  return linear + quadratic - jnp.mean(quadratic)
+  transport = _product(inverse.T, half)
+  return jnp.eye(len(cov), dtype=cov.dtype) - _product(transport, transport.T)
+
+
+@jax.jit
+def _moved(x: Array, own: Moments, slope: Array, mean: Array) -> tuple[Array, Array]:
+  """The linear part of some rows' influence, and the quadratic, not yet centred."""
+  centred = x - own.mean[None]
+  unbiased = own.count / (own.count - 1)
+  quadratic = unbiased * jnp.sum(_product(centred, slope) * centred, axis=1)
+  return 2 * _product(centred, own.mean - mean), quadratic
+
+
+def _product(*xs: Array) -> Array:
+  return functools.reduce(lambda a, b: jnp.matmul(a, b, precision="highest"), xs)
 
 
 @jax.jit
 def _distance(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> Array:
-  product = lambda x, y: jnp.matmul(x, y, precision="highest")
   values, vectors = jnp.linalg.eigh(cov_a)
   root = vectors * jnp.sqrt(_without_noise(values))[None]  # R
-  inner = product(product(root.T, cov_b), root)
+  inner = _product(root.T, cov_b, root)
   trace = jnp.sum(jnp.sqrt(_without_noise(jnp.linalg.eigvalsh(inner))))
   squares = jnp.sum((mean_a - mean_b) ** 2)
   distance = squares + jnp.trace(cov_a) + jnp.trace(cov_b) - 2 * trace

@@ -106,12 +106,21 @@ def kid(
                      f"got {subset_size} for {len(x)} and {len(y)} rows")  # fmt: skip
   if num_subsets < 1:
     raise ValueError(f"num_subsets must be at least 1, got {num_subsets}")
-  values = []
-  for subset_key in random.split(key, num_subsets):
-    rows = [
-      random.choice(k, len(set_), (subset_size,), replace=False)
-      for k, set_ in zip(random.split(subset_key), (x, y), strict=True)
-    ]
-    kernel = {"degree": degree, "gamma": gamma, "coef": coef}
-    values.append(polynomial_mmd(x[rows[0]], y[rows[1]], **kernel))
+  gamma = 1 / x.shape[1] if gamma is None else gamma
+  values = [
+    _of_subset(subset_key, x, y, subset_size, degree, gamma, coef)
+    for subset_key in random.split(key, num_subsets)
+  ]
   return jnp.mean(jnp.stack(values)), jnp.std(jnp.stack(values))
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _of_subset(
+  key: Array, x: Array, y: Array, size: int, degree: int, gamma: float, coef: float
+) -> Array:
+  """The MMD^2 of so many rows of each set, drawn without replacement."""
+  rows = [
+    random.choice(k, len(set_), (size,), replace=False)
+    for k, set_ in zip(random.split(key), (x, y), strict=True)
+  ]
+  return _mmd(x[rows[0]], y[rows[1]], degree, gamma, coef)

@@ -8,6 +8,7 @@ The weights are the user's to bring: a network of torchvision and the linear hea
 """
 
 from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,14 +139,18 @@ def load_lpips(
         f"{path}: no such file; LPIPS with {backbone!r} needs {file}, and no other "
         "network is used in its place"
       )
-  forward = lambda variables, x: tuple(
-    parts.net(variables, x)[name] for name in parts.taps
-  )
   return LPIPS(
     f"lpips-{backbone}-{file_hash(backbone_path)}-{file_hash(heads_path)}",
-    jax.tree_util.Partial(forward, parts.variables(backbone_path)),
+    jax.tree_util.Partial(_tapped(backbone), parts.variables(backbone_path)),
     _heads(backbone, parts.channels, heads_path),
   )
+
+
+@functools.cache  # Traced once for both images, compiled once for all weights.
+def _tapped(backbone: str) -> Callable[[dict, Array], tuple[Array, ...]]:
+  parts = _BACKBONES[backbone]
+  layers = lambda variables, x: tuple(parts.net(variables, x)[n] for n in parts.taps)
+  return jax.jit(layers)
 
 
 def _layers(images: Array, network: LPIPS) -> list[Array]:

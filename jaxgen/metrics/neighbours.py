@@ -11,6 +11,7 @@ ones do not hide exact copies): remove them first, and read `test_copied_rate`, 
 false alarms of the rule on images that cannot be copies.
 """
 
+from collections.abc import Iterable
 import functools
 
 import jax
@@ -122,7 +123,33 @@ def copies(
   Returns:
     [N] of the dtype of the features, and bool [N].
   """
+  return copies_of_any(samples, [train], ratio=ratio)
+
+
+def copies_of_any(
+  samples: Array | np.ndarray,
+  train: Iterable[Array | np.ndarray],
+  *,
+  ratio: float = 1 / 3,
+) -> tuple[Array, Array]:
+  """`copies` where the training data come in parts, one in memory at a time.
+
+  Args:
+    samples: As `memorisation`.
+    train: Arrays [M_i, D], together of at least 2 rows.
+    ratio: As `memorisation`.
+
+  Returns, errors: as `copies`.
+  """
   if not 0 < ratio < 1:
     raise ValueError(f"ratio must be between 0 and 1, got {ratio}")
-  distances, _ = k_nearest(samples, train, 2)
-  return distances[:, 0], distances[:, 0] <= ratio * distances[:, 1]
+  nearest_two = None
+  for part in train:
+    found, _ = k_nearest(samples, part, min(2, len(part)))
+    if nearest_two is not None:
+      found = jnp.sort(jnp.concatenate([nearest_two, found], axis=1), axis=1)[:, :2]
+    nearest_two = found
+  if nearest_two is None or nearest_two.shape[1] < 2:
+    raise ValueError("a second neighbour needs at least 2 training rows")
+  first, second = nearest_two[:, 0], nearest_two[:, 1]
+  return first, first <= ratio * second

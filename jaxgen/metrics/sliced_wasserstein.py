@@ -208,8 +208,8 @@ def level_patches(
   patches = []
   for start in range(0, len(images), IMAGES_AT_ONCE):
     batch = jnp.asarray(images[start : start + IMAGES_AT_ONCE], jnp.float32)
-    keys = jax.vmap(random.fold_in, (None, 0))(key, start + jnp.arange(len(batch)))
-    patches.append(_patches(_band(batch, level, num_levels), keys, patches_per_image))
+    band = _band(batch, level, num_levels)
+    patches.append(_patches(band, key, start, patches_per_image))
   return jnp.concatenate(patches)
 
 
@@ -244,9 +244,10 @@ def _blur(x: Array) -> Array:
   return x
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _patches(images: Array, keys: Array, count: int) -> Array:
-  """Random patches [N, count, 7, 7, C]."""
+@functools.partial(jax.jit, static_argnums=3)
+def _patches(images: Array, key: Array, start: int, count: int) -> Array:
+  """Random patches [N, count, 7, 7, C] of images start, start + 1, ..."""
+  keys = jax.vmap(random.fold_in, (None, 0))(key, start + jnp.arange(len(images)))
   h, w = images.shape[1:3]
   limits = jnp.array([h - PATCH + 1, w - PATCH + 1])
 

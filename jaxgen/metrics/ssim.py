@@ -96,7 +96,7 @@ def ms_ssim(
 
   Five levels with a window of 11 need more than 160 pixels a side. Smaller images are
   scored with fewer levels, which the caller states: at most 4 for 128 pixels, 3 for 64,
-  2 for 28 and 32. Figures of different `levels` must not be compared.
+  2 for 28 and 32 (`most_levels`). Figures of different `levels` must not be compared.
 
   Args:
     x: float [B, H, W, C], in `data_range`.
@@ -128,6 +128,17 @@ def ms_ssim(
     score *= _power(jnp.mean(terms, axis=(1, 2)), WEIGHTS[level] / total)
     x, y = _halve(x), _halve(y)
   return jnp.mean(score, axis=-1)
+
+
+def smallest_side(levels: int, window: int = 11) -> int:
+  """Pixels of a side of the smallest images that have so many levels."""
+  return (window - 1) * 2 ** (levels - 1) + 1
+
+
+def most_levels(shape: tuple[int, ...], window: int = 11) -> int:
+  """Levels of `ms_ssim` that images [..., H, W, C] allow: 0 (below the window) to 5."""
+  side, every = min(shape[-3:-1]), range(1, len(WEIGHTS) + 1)
+  return sum(side >= smallest_side(levels, window) for levels in every)
 
 
 def ms_ssim_diversity(
@@ -233,10 +244,10 @@ def _unit_pair(
   if window < 1 or window % 2 == 0:
     raise ValueError(f"window must be odd and positive, got {window}")
   height, width = x.shape[1:3]
-  smallest = (window - 1) * 2 ** (levels - 1) + 1
+  smallest = smallest_side(levels, window)
   if min(height, width) < smallest:
-    fit = [n for n in range(1, levels) if min(height, width) > (window - 1) << n - 1]
-    advice = f"; levels={fit[-1]} is the most they allow" if fit else ""
+    most = most_levels(x.shape, window)
+    advice = f"; levels={most} is the most they allow" if most else ""
     raise ValueError(
       f"{height}x{width} images are too small for window={window} and levels={levels}: "
       f"expected at least {smallest}x{smallest} pixels{advice}"

@@ -1,19 +1,20 @@
 """Features of image sets, and classifiers, computed once and kept by content."""
 
-from collections.abc import Iterator
-import dataclasses
+from collections.abc import Callable, Iterator
 import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax import Array
 import numpy as np
+from PIL import Image
 
 from jaxgen import parallel
 from jaxgen.metrics import classifier
-from jaxgen.metrics.features import FeatureNetwork
-from jaxgen.score.images import Images, progress
+from jaxgen.metrics.features import FeatureNetwork, clean_size
+from jaxgen.score.images import Images, progress, put_in_place
 
 CLASSIFIER_STEPS = 2000
 BATCH = 100  # images in a network at once: SqueezeNet's layers then take 1 GB
@@ -45,15 +46,15 @@ def _write_features(
   backend: parallel.Backend,
   folder: Path,
 ) -> None:
-  apply = jax.jit(lambda apply, image: apply(image.astype(np.float32)))
+  images = _each_resized(images, network) if images.mixed else images
   temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   temporary.mkdir(parents=True, exist_ok=True)
   files, done = {}, 0
   size = -(-BATCH // backend.num_devices) * backend.num_devices
   with progress(images.count, f"{network.name} of {images.name}") as bar:
-    for chunk in _chunks(images, size):
+    for chunk in images.chunks(size):
       padded = chunk[np.arange(size) % len(chunk)]
-      outputs = apply(network.apply, backend.put_batch({"image": padded})["image"])
+      outputs = _apply(network.apply, backend.put_batch({"image": padded})["image"])
       _check(outputs, size, network.name)
       for key, value in jax.device_get(outputs).items():
         if key not in files:
@@ -66,7 +67,37 @@ def _write_features(
       bar.update(len(chunk))
   for file in files.values():
     file.flush()
-  temporary.rename(folder)
+  put_in_place(temporary, folder)
+
+
+def _each_resized(images: Images, network: FeatureNetwork) -> Images:
+  """Files of several sizes at the network's, where it would resize each as PIL does."""
+  if (size := clean_size(network)) is None:
+    raise ValueError(
+      f"{images.name}: its images have several sizes, and {network.name} "
+      f"({network.resize}) resizes none by itself; bring them to one, or take "
+      "--features=inception-clean-fid or squeezenet"
+    )
+
+  def batches() -> Iterator[dict[str, np.ndarray]]:
+    for batch in images.batches():
+      for image in np.asarray(batch["image"], np.float32):
+        colours = np.broadcast_to(image, (*image.shape[:2], 3))
+        resized = [
+          Image.fromarray(np.ascontiguousarray(colours[..., i])).resize(
+            (size, size), Image.Resampling.BICUBIC
+          )
+          for i in range(3)
+        ]
+        yield {"image": np.stack(resized, axis=-1).clip(0, 255)[None]}
+
+  return Images(images.name, images.count, batches)
+
+
+@jax.jit
+def _apply(apply: Callable, images: Array) -> dict[str, Array]:
+  """Compiled once for all sets of one shape."""
+  return apply(images.astype(np.float32))
 
 
 def _check(outputs: Any, size: int, name: str) -> None:
@@ -75,19 +106,6 @@ def _check(outputs: Any, size: int, name: str) -> None:
     raise ValueError(f'{name} must give {{"features": [B, D]}}, got {shapes}')
   if any(v.ndim != 2 or len(v) != size for v in outputs.values()):
     raise ValueError(f"{name} must give [{size}, D] of {size} images, got {shapes}")
-
-
-def _chunks(images: Images, size: int) -> Iterator[np.ndarray]:
-  """All images in arrays of `size`; the last may be shorter."""
-  waiting = []
-  for batch in images.batches():
-    waiting.append(batch["image"])
-    while sum(map(len, waiting)) >= size:
-      joined = np.concatenate(waiting)
-      yield joined[:size]
-      waiting = [joined[size:]]
-  if rest := sum(map(len, waiting)):
-    yield np.concatenate(waiting)[:rest]
 
 
 def trained(train: Images, test: Images | None) -> classifier.Classifier:
@@ -102,7 +120,7 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
       f"{train.name} has no labels to train a classifier on; a classifier that an "
       "evaluation has kept is taken by --weights=FILE"
     )
-  shape = next(iter(train.batches()))["image"].shape[1:]
+  shape = train.shape
   options = dict(
     num_classes=int(labels.max()) + 1,
     num_steps=CLASSIFIER_STEPS,
@@ -128,6 +146,10 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
   return classifier.load(path)
 
 
+def _judge(judge: classifier.Classifier, images: Array) -> dict[str, Array]:
+  return judge.apply(images / 127.5 - 1.0)
+
+
 def classifier_network(
   train: Images | None, test: Images | None, file: str | None = None
 ) -> FeatureNetwork:
@@ -141,9 +163,6 @@ def classifier_network(
     )
   found = classifier.load(file) if file else trained(train, test)
   right = "unknown" if found.test_accuracy is None else f"{found.test_accuracy:.4f}"
-  judge = lambda params, images: dataclasses.replace(found, params=params).apply(
-    images / 127.5 - 1.0
-  )
-  apply = jax.tree_util.Partial(judge, found.params)
+  apply = jax.tree_util.Partial(_judge, found)
   fingerprint = f"classifier-{found.fingerprint[:16]}-accuracy-{right}"
   return FeatureNetwork("classifier", fingerprint, "none", apply)

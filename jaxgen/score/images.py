@@ -1,11 +1,12 @@
 """Sets of images to be scored, streamed, as 8-bit files would hold them."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
+import shutil
 import sys
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,21 +22,44 @@ from jaxgen.viz import to_uint8
 CHUNK = 500  # Images read at a time.
 
 
-class Images(NamedTuple):
-  """A set of images that is read in order, as often as needed.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+  """A set of images that is read in order, as often as needed; it must not change.
 
   Attributes:
     name: For people.
     count: How many.
     batches: () -> dicts with "image" uint8 [b, H, W, C] and perhaps "label" int32 [b].
+    mixed: Whether they have several sizes.
   """
 
   name: str
   count: int
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
+  mixed: bool = False
+  _digests: dict[bool, str] = dataclasses.field(default_factory=dict, repr=False)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of the first."""
+    return next(iter(self.batches()))["image"].shape[1:]
+
+  def chunks(self, size: int) -> Iterator[np.ndarray]:
+    """All in arrays uint8 [size, H, W, C]; the last may be shorter."""
+    self._check_size()
+    waiting = []
+    for batch in self.batches():
+      waiting.append(batch["image"])
+      while sum(map(len, waiting)) >= size:
+        joined = np.concatenate(waiting)
+        yield joined[:size]
+        waiting = [joined[size:]]
+    if rest := sum(map(len, waiting)):
+      yield np.concatenate(waiting)[:rest]
 
   def some(self, num: int, seed: int = 0) -> dict[str, np.ndarray]:
     """`num` of them in memory, chosen at random and kept in order; all if fewer."""
+    self._check_size()
     chosen = np.zeros(self.count, bool)
     chosen[np.random.default_rng(seed).permutation(self.count)[:num]] = True
     found, start = [], 0
@@ -45,6 +69,14 @@ class Images(NamedTuple):
       start += len(rows)
     return {k: np.concatenate([b[k] for b in found]) for k in found[0]}
 
+  def _check_size(self) -> None:
+    if self.mixed:
+      raise ValueError(
+        f"{self.name}: its images have several sizes; bring them to one, or take "
+        "features of a network that resizes each file (inception-clean-fid, "
+        "squeezenet)"
+      )
+
   def labels(self) -> np.ndarray | None:
     """int32 [N], or None without."""
     found = [batch.get("label") for batch in self.batches()]
@@ -53,9 +85,16 @@ class Images(NamedTuple):
   def digest(self, *, labels: bool = False) -> str:
     """A hash of all images, their order and shape: 16 hexadecimal digits.
 
+    The set is read the first time only.
+
     Args:
       labels: Whether their labels count, if they have any.
     """
+    if labels not in self._digests:
+      self._digests[labels] = self._read_digest(labels)
+    return self._digests[labels]
+
+  def _read_digest(self, labels: bool) -> str:
     found, shape = hashlib.sha256(), None
     for batch in self.batches():
       if shape not in (None, batch["image"].shape[1:]):
@@ -92,7 +131,10 @@ def digest_of(source: data.Source) -> str:
 
 
 def of_path(path: str | Path) -> Images:
-  """A folder of image files, or an .npz with "image" (or "samples")."""
+  """A folder of image files, or an .npz with "image" (or "samples").
+
+  Of files of several sizes only features can be had, if the network resizes each.
+  """
   path = Path(path)
   if path.suffix == ".npz":
     with np.load(path, allow_pickle=False) as archive:
@@ -102,6 +144,8 @@ def of_path(path: str | Path) -> Images:
     source = data.arrays(
       {k: v for k, v in found.items() if k in ("image", "label")}, batch_size=CHUNK
     )
+  elif len({_size_of(p) for p in _paths(path)} - {None}) > 1:
+    return dataclasses.replace(of_files(path), mixed=True)
   else:
     source = data.image_folder(
       str(path), batch_size=CHUNK, image_size=None, channels=_channels(path)
@@ -136,6 +180,15 @@ def _paths(folder: Path) -> list[Path]:
 def _channels(folder: Path) -> int:
   """1 or 3, as the first image of a folder has it."""
   return _channels_of(_paths(folder)[0])
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+  """As the header says; None if it cannot be read, of which decoding will tell."""
+  try:
+    with Image.open(path) as image:
+      return image.size
+  except OSError:
+    return None
 
 
 def _channels_of(path: Path) -> int:
@@ -226,7 +279,17 @@ def _draw(
   file.flush()
   if labels:
     np.save(temporary / "label.npy", np.concatenate(labels))
-  temporary.rename(folder)
+  put_in_place(temporary, folder)
+
+
+def put_in_place(temporary: Path, folder: Path) -> None:
+  """Gives a finished folder its name, unless another process made the same before."""
+  try:
+    temporary.rename(folder)
+  except OSError:
+    if not folder.is_dir():
+      raise
+    shutil.rmtree(temporary)
 
 
 def _labels(batch: Batch) -> bool:

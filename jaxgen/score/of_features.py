@@ -1,7 +1,5 @@
 """Scores of features: distances of two sets of them, neighbours, labels."""
 
-from collections.abc import Iterator
-
 import jax
 import numpy as np
 from scipy.special import stdtrit
@@ -9,8 +7,8 @@ from scipy.special import stdtrit
 from jaxgen.metrics.bootstrap import bootstrap_interval, mean_interval
 from jaxgen.metrics.frechet import (
   Moments,
+  chunks,
   frechet_distance,
-  moments,
   moments_of,
   standard_error,
 )
@@ -18,43 +16,39 @@ from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.kid import kid, polynomial_mmd
 from jaxgen.metrics.prdc import leave_one_out, prdc
 from jaxgen.score.cache import features
-from jaxgen.score.task import Score, Scores, Task, default, jackknife, share
+from jaxgen.score.task import ROWS, Score, Scores, Task, default, jackknife, share
 
 SUBSET = default(kid, "subset_size")
-CHUNK = 4_096  # rows of features in memory at a time
+MOST = 50_000  # rows of a set whose kernel is taken
 SPREAD = "itself a spread, of subsets"
-RESAMPLES = 100  # of the bootstrap
+RESAMPLES = default(bootstrap_interval, "num")
 
 
 def frechet_scores(task: Task, name: str = "frechet") -> Scores:
-  fake = np.asarray(task.sample_features["features"], np.float64)
+  fake = task.sample_features["features"]
   with jax.enable_x64(True):
-    real = moments_of(_chunks(task.reference_features["features"]))
+    real = moments_of(chunks(task.reference_features["features"]))
     scores = {name: _distance(fake, real)}
     if task.test and task.test is not task.reference:
       # What real images score, of which the model has seen none.
       test = features(task.test, task.network, task.backend)["features"]
-      rows = np.asarray(test[: len(fake)], np.float64)
+      rows = task.rows(test, len(fake))
       fewer = "" if len(test) >= len(fake) else f"{len(test)}_"  # A larger bias.
       scores[f"{name}_of_{fewer}test"] = _distance(rows, real)
   return scores
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-  """A memory map, a part of it at a time."""
-  return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-
-
 def _distance(rows: np.ndarray, real: Moments) -> Score:
-  value = float(frechet_distance(moments(rows), real))
-  error = 1.96 * float(standard_error(rows, real))
+  own = moments_of(chunks(rows))
+  value = float(frechet_distance(own, real))
+  error = 1.96 * float(standard_error(rows, real, own))
   how = "delta method, over samples, at this number of them"
   return Score(value, (value - error, value + error), how)
 
 
 def mmd_scores(task: Task, name: str = "mmd") -> Scores:
   fake, real = (
-    np.asarray(task.rows(f["features"], 50_000), np.float64)
+    np.asarray(task.rows(f["features"], MOST), np.float64)
     for f in (task.sample_features, task.reference_features)
   )
   size = min(SUBSET, len(fake), len(real))
@@ -66,13 +60,11 @@ def mmd_scores(task: Task, name: str = "mmd") -> Scores:
     scores[f"{name}_std"] = Score(float(std), None, SPREAD)
     blocks = min(len(fake), len(real)) // size
     if blocks > 1:
-      order = np.random.default_rng(task.seed).permutation(len(real))
+      rng = np.random.default_rng(task.seed)
+      orders = rng.permutation(len(fake)), rng.permutation(len(real))
+      block = lambda i: slice(i * size, (i + 1) * size)
       parts = [
-        float(
-          polynomial_mmd(
-            fake[i * size : (i + 1) * size], real[order[i * size : (i + 1) * size]]
-          )
-        )
+        float(polynomial_mmd(fake[orders[0][block(i)]], real[orders[1][block(i)]]))
         for i in range(min(blocks, 20))
       ]
       low, high = mean_interval(parts)
@@ -84,7 +76,8 @@ def mmd_scores(task: Task, name: str = "mmd") -> Scores:
 def class_scores(task: Task, name: str = "class_score") -> Scores:
   logits = np.asarray(task.sample_features["logits"], np.float64)
   with jax.enable_x64(True):
-    mean, std = map(float, inception_score(logits))
+    # Shuffled, as sets of files are in order of their classes.
+    mean, std = map(float, inception_score(logits, key=jax.random.key(task.seed)))
   splits = default(inception_score, "num_splits")
   half = float(stdtrit(splits - 1, 0.975)) * std / (splits - 1) ** 0.5
   how = f"t over {splits} splits, for as many images as one has"
@@ -93,13 +86,12 @@ def class_scores(task: Task, name: str = "class_score") -> Scores:
 
 
 def prdc_scores(task: Task) -> Scores:
-  fake, real = (
-    task.rows(f["features"]) for f in (task.sample_features, task.reference_features)
-  )
-  num = min(len(fake), len(real))
-  real, fake = real[:num], fake[:num]
-  found = {name: float(value) for name, value in prdc(real, fake).items()}
-  without = leave_one_out(real, fake)
+  sets = [f["features"] for f in (task.sample_features, task.reference_features)]
+  num = min(ROWS, *map(len, sets))
+  fake, real = (task.rows(features, num) for features in sets)
+  k = task.ruler.neighbours
+  found = {name: float(value) for name, value in prdc(real, fake, k=k).items()}
+  without = leave_one_out(real, fake, k=k)
   scores = {
     name: jackknife(value, without[name], "samples") for name, value in found.items()
   }
@@ -110,32 +102,36 @@ def prdc_scores(task: Task) -> Scores:
 def labels_scores(task: Task) -> Scores:
   """What the classifier sees: how sure it is, and how even the classes are."""
 
-  def look(logits: np.ndarray) -> dict[str, float]:
-    logits = np.asarray(logits, np.float64)
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    counts = np.bincount(p.argmax(1), minlength=p.shape[1]) / len(p)
-    seen = counts[counts > 0]
-    return {
-      "confidence": p.max(1).mean(),
-      "label_entropy": -(seen * np.log(seen)).sum(),
-      "classes": len(seen),
-    }
+  def look(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image how sure, and of which class."""
+    parts = (np.asarray(chunk, np.float64) for chunk in chunks(logits))
+    sure = [1 / np.exp(x - x.max(1, keepdims=True)).sum(1) for x in parts]
+    return np.concatenate(sure), np.argmax(logits, axis=1)
 
-  logits = np.asarray(task.sample_features["logits"])
+  def entropy(labels: np.ndarray) -> float:
+    counts = np.bincount(labels) / len(labels)
+    seen = counts[counts > 0]
+    return float(-(seen * np.log(seen)).sum())
+
+  sure, labels = look(task.sample_features["logits"])
   scores = {}
-  for name, value in look(logits).items():
-    statistic = lambda x, name=name: look(x)[name]
+  for name, statistic, rows in (
+    ("confidence", np.mean, sure),
+    ("label_entropy", entropy, labels),
+  ):
     interval = bootstrap_interval(
-      statistic, (logits,), seed=task.seed, num=RESAMPLES, bias="keep"
+      statistic, (rows,), seed=task.seed, num=RESAMPLES, bias="keep"
     )
-    scores[name] = Score(float(value), interval, f"bootstrap of {RESAMPLES}")
+    scores[name] = Score(float(statistic(rows)), interval, f"bootstrap of {RESAMPLES}")
   none = "no interval of one count: pass --repeats"
-  scores["classes"] = Score(scores["classes"].value, None, none)
-  asked = task.samples.some(task.samples.count).get("label")
+  scores["classes"] = Score(float(len(np.unique(labels))), None, none)
+  asked = task.samples.labels()
   if asked is not None:  # The labels that a conditional method drew for.
-    right = float((logits.argmax(1) == asked).mean())
-    scores["label_accuracy"] = share(right, len(logits))
-  for name, value in look(task.reference_features["logits"]).items():
+    scores["label_accuracy"] = share(float((labels == asked).mean()), len(labels))
+  sure, labels = look(task.reference_features["logits"])
+  of_real = np.mean(sure), entropy(labels), len(np.unique(labels))
+  for name, value in zip(
+    ("confidence", "label_entropy", "classes"), of_real, strict=True
+  ):
     scores[f"{name}_of_reference"] = Score(float(value), None, "of a fixed set")
   return scores

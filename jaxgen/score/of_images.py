@@ -7,17 +7,30 @@ from jaxgen.metrics import classifier
 from jaxgen.metrics.bootstrap import pairs_interval
 from jaxgen.metrics.classifier import classification_accuracy_score
 from jaxgen.metrics.modes import leave_one_out, modes_and_kl, modes_of_images
-from jaxgen.metrics.neighbours import copies
+from jaxgen.metrics.neighbours import copies_of_any
 from jaxgen.metrics.sliced_wasserstein import leave_groups_out, sliced_wasserstein
-from jaxgen.metrics.ssim import ms_ssim_pairs
-from jaxgen.score.cache import CLASSIFIER_STEPS
-from jaxgen.score.task import Score, Scores, Task, default, jackknife, mean, share
+from jaxgen.metrics.ssim import most_levels, ms_ssim_pairs
+from jaxgen.score.cache import CLASSIFIER_STEPS, MOST
+from jaxgen.score.images import Images
+from jaxgen.score.task import (
+  ROWS,
+  Ruler,
+  Score,
+  Scores,
+  Task,
+  default,
+  jackknife,
+  mean,
+  share,
+  to_unit,
+)
 
 PAIRS = 1_000  # of images, compared for diversity
+likeness = jax.jit(ms_ssim_pairs, static_argnums=2, static_argnames="levels")
 
 
 def accuracy_scores(task: Task) -> Scores:
-  rows, held = task.samples.some(60_000), task.test.some(60_000)
+  rows, held = task.samples.some(MOST), task.test.some(MOST)
   if "label" not in rows:
     raise ValueError("cas needs samples that depend on labels; these do not")
   value = classification_accuracy_score(
@@ -33,14 +46,14 @@ def accuracy_scores(task: Task) -> Scores:
 
 
 def sliced_scores(task: Task) -> Scores:
-  fake, real = task.pixels(task.samples), task.pixels(task.reference)
-  num, key = min(len(fake), len(real)), jax.random.key(task.seed)
-  sets = fake[:num], real[:num]
+  num = min(ROWS, task.samples.count, task.reference.count)
+  sets = [task.pixels(images, num) for images in (task.samples, task.reference)]
+  key = jax.random.key(task.seed)
   levels = np.asarray(sliced_wasserstein(*sets, key=key), np.float64)
   groups = min(num, default(leave_groups_out, "num_groups"))
   without = leave_groups_out(*sets, key=key, num_groups=groups)
   without = np.asarray(without, np.float64)
-  names = [f"swd_{real.shape[1] >> i}" for i in range(len(levels))] + ["swd"]
+  names = [f"swd_{sets[0].shape[1] >> i}" for i in range(len(levels))] + ["swd"]
   values = [*levels, levels.mean()]
   parts = [*without.T, without.mean(1)]
   of = f"{groups} groups of images of both sets"
@@ -50,16 +63,20 @@ def sliced_scores(task: Task) -> Scores:
   }
 
 
+def diversity_settings(ruler: Ruler, reference: Images) -> str:
+  """Pairs, and the number of levels, that the reference's size allows."""
+  levels = most_levels(reference.shape)
+  return f"{PAIRS} pairs, {levels} levels, seed {ruler.seed}"
+
+
 def diversity_scores(task: Task) -> Scores:
-  scores = {}
+  scores, levels = {}, most_levels(task.reference.shape)
   for name, images in (
     ("ms_ssim", task.samples),
     ("ms_ssim_of_reference", task.reference),
   ):
-    pixels = task.pixels(images)
-    levels = int(np.log2(min(pixels.shape[1:3]) / 11)) + 1
-    key = jax.random.key(task.seed)
-    values = ms_ssim_pairs(pixels, key, PAIRS, levels=max(1, min(5, levels)))
+    pixels, key = task.pixels(images), jax.random.key(task.seed)
+    values = likeness(pixels, key, PAIRS, levels=max(1, levels))
     interval = pairs_interval(values, len(pixels))
     how = "over images and pairs; an upper bound, as pairs share images"
     scores[name] = Score(float(np.mean(values)), interval, how)
@@ -68,10 +85,12 @@ def diversity_scores(task: Task) -> Scores:
 
 def memorisation_scores(task: Task) -> Scores:
   flat = lambda images: images.reshape(len(images), -1)
-  train = flat(task.train.some(60_000)["image"] / np.float32(127.5) - 1)
+  sets = [flat(task.pixels(images)) for images in (task.samples, task.test)]
+  train = (flat(to_unit(chunk)) for chunk in task.train.chunks(ROWS))
+  found = map(np.asarray, copies_of_any(np.concatenate(sets), train))
   scores = {}
-  for prefix, images in (("", task.samples), ("test_", task.test)):
-    distance, copied = map(np.asarray, copies(flat(task.pixels(images)), train))
+  parts = zip(*(np.split(values, [len(sets[0])]) for values in found), strict=True)
+  for prefix, (distance, copied) in zip(("", "test_"), parts, strict=True):
     scores[f"{prefix}nearest_train_distance"] = mean(distance, "images")
     scores[f"{prefix}copied_rate"] = share(float(copied.mean()), len(copied))
   return scores

@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxgen.metrics.lpips import BACKBONE_FILES, LPIPS, load_lpips, lpips
 from jaxgen.metrics.psnr import psnr, super_resolution_pixels
-from jaxgen.metrics.ssim import WEIGHTS, ms_ssim, ssim
+from jaxgen.metrics.ssim import WEIGHTS, ms_ssim, smallest_side, ssim
+from jaxgen.score.images import Images
 from jaxgen.score.task import Ruler, Scores, Task, mean
 
 VALUES = 2**22  # of a batch's pixels: windows take ten times their memory
 SCALES = len(WEIGHTS)
-SMALLEST = 10 * 2 ** (SCALES - 1) + 1  # Pixels of a side that has all five scales.
+SMALLEST = smallest_side(SCALES)  # Pixels of a side that has all five scales.
 
 
 def pair_values(
@@ -121,7 +122,7 @@ def lpips_network(ruler: Ruler, backbone: str) -> LPIPS:
   return load_lpips(backbone, ruler.backbone, ruler.heads)
 
 
-def lpips_settings(ruler: Ruler, backbone: str) -> str:
+def lpips_settings(ruler: Ruler, _: Images | None, backbone: str) -> str:
   """The files' hashes, and the border."""
   return f"{lpips_network(ruler, backbone).fingerprint}, crop {ruler.crop}"
 

@@ -1,6 +1,7 @@
 """Scores of runs and folders, kept with what they depend on, and compared."""
 
 from collections.abc import Mapping, Sequence
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -54,6 +55,8 @@ def evaluate_workdir(
     overrides: Other entries of the config, as `run.load` takes them.
     backend: Default jit over all devices.
   """
+  if ruler.train or ruler.test:
+    raise ValueError("--train and --test go with --samples; a run has its own")
   start = time.monotonic()
   backend, overrides = backend or parallel.jit_backend(), dict(overrides or {})
   loaded = run.load(workdir, step, overrides)
@@ -61,7 +64,6 @@ def evaluate_workdir(
   network = network_of(ruler, *sets[1:])
   scores.check(list(ruler.metrics), network and network.name)
   drawing = any("samples" in scores.METRICS[m].needs for m in ruler.metrics)
-  kept = _fingerprint(ruler, network, sets, loaded)
   found, digests = [], []
   for repeat in range(ruler.repeats):
     seed = ruler.seed + repeat
@@ -69,6 +71,7 @@ def evaluate_workdir(
     task = Task(samples or None, *sets, network, loaded, seed, backend, ruler)
     found.append(scores.compute(task, list(ruler.metrics)))
     digests += [samples.digest()] if drawing else []
+  kept = _fingerprint(ruler, network, sets, loaded)
   provenance = {
     "workdir": str(workdir),
     "step": int(loaded.state.step),
@@ -87,34 +90,54 @@ def evaluate_workdir(
 def evaluate_path(
   path: str | Path, ruler: Ruler, *, backend: parallel.Backend | None = None
 ) -> Result:
-  """Scores the images of a folder or .npz, of whatever project."""
+  """Scores the images of a folder or .npz, of whatever project.
+
+  Args:
+    path: Of the images.
+    ruler: How to measure. Its reference may be "train" or "test" if it names those.
+    backend: Default jit over all devices.
+  """
   start, backend = time.monotonic(), backend or parallel.jit_backend()
-  if ruler.reference in ("train", "test"):
-    raise ValueError(
-      f"reference {ruler.reference!r} belongs to a run; for --samples={path} pass "
-      "--reference=FOLDER or a file in .npz"
-    )
   if ruler.repeats > 1:
     raise ValueError(
       f"--repeats={ruler.repeats} draws sets of samples; these samples are given"
     )
-  rows = [scores.METRICS[name] for name in ruler.metrics if name in scores.METRICS]
-  folders = Path(path).is_dir() and Path(ruler.reference).is_dir()
-  read = of_files if folders and all(row.pairs for row in rows) else of_path
-  samples, reference = read(path), read(ruler.reference)
-  sets = (reference, reference, None)
-  network = network_of(ruler, *sets[1:])
+  places = {"train": ruler.train, "test": ruler.test}
+  places["reference"] = places.get(ruler.reference, ruler.reference)
+  used = [name for name in ruler.metrics if name in scores.METRICS]
+  for name in used:
+    _check_given(name, places, path)
+  given = [path, *filter(None, places.values())]
+  by_file = all(scores.METRICS[name].pairs for name in used)
+  by_file = by_file and all(Path(p).is_dir() for p in given)
+  read = functools.cache(of_files if by_file else of_path)  # Once where two are one.
+  samples = read(path)
+  reference, train, test = (
+    places[name] and read(places[name]) for name in ("reference", "train", "test")
+  )
+  network = network_of(ruler, train or reference, test)
   scores.check(list(ruler.metrics), network and network.name)
   ruler = ruler._replace(num_samples=samples.count)
-  kept = _fingerprint(ruler, network, sets)
-  task = Task(samples, reference, None, None, network, None, ruler.seed, backend, ruler)
+  sets = (reference, train, test)
+  task = Task(samples, *sets, network, None, ruler.seed, backend, ruler)
   found = scores.compute(task, list(ruler.metrics))
+  kept = _fingerprint(ruler, network, sets)
   provenance = {
     "samples": [samples.digest()],
     "seed": ruler.seed,
     **_circumstances(start),
   }
   return Result(str(path), found, kept, provenance)
+
+
+def _check_given(name: str, places: Mapping[str, str | None], path: str | Path) -> None:
+  """Raises if images that a metric needs were not given."""
+  needs = scores.METRICS[name].needs
+  if "loaded" in needs:
+    raise ValueError(f"{name} belongs to a run: pass a workdir for --samples={path}")
+  if missing := [need for need in needs if need in places and not places[need]]:
+    flags = " and ".join(f"--{need}=FOLDER" for need in missing)
+    raise ValueError(f"{name} of --samples={path} needs {flags}, or files in .npz")
 
 
 Sets = tuple[Images | None, Images | None, Images | None]
@@ -138,12 +161,15 @@ def _fingerprint(
   sets: Sets,
   loaded: run.Run | None = None,
 ) -> dict[str, Any]:
-  reference, used = sets[0], [scores.METRICS[name] for name in ruler.metrics]
+  reference, train, test = sets
+  needs = {need for name in ruler.metrics for need in scores.METRICS[name].needs}
+  evaluated_on = test.digest() if test and "test" in needs else None
   eval_data = loaded and loaded.built.get("eval_data")
-  held_out = isinstance(eval_data, data.Source) and any(
-    {"loaded", "test"} & set(metric.needs) for metric in used
-  )
-  told = {name: scores.METRICS[name].settings(ruler) for name in ruler.metrics}
+  if isinstance(eval_data, data.Source) and needs & {"loaded", "test"}:
+    evaluated_on = digest_of(eval_data)
+  told = {
+    name: scores.METRICS[name].settings(ruler, reference) for name in ruler.metrics
+  }
   if loaded:
     own = {name: scores.METRICS[name].tool_settings(loaded.method) for name in told}
     told = {name: own[name] or text for name, text in told.items()}
@@ -153,7 +179,8 @@ def _fingerprint(
     "features": network and network.fingerprint,
     "resize": network and network.resize,
     "reference": reference and f"{reference.count} images {reference.digest()}",
-    "evaluated_on": digest_of(eval_data) if held_out else None,
+    "trained_on": train.digest() if train and "train" in needs else None,
+    "evaluated_on": evaluated_on,
     "settings": "; ".join(f"{k}: {v}" for k, v in told.items() if v) or None,
   }
 
@@ -185,9 +212,11 @@ def _over_repeats(found: Sequence[dict[str, Score]]) -> dict[str, Score]:
   means = {}
   for name in found[0]:
     values = [f[name].value for f in found]
-    interval = mean_interval(values)
+    if len(set(values)) == 1:  # Of the reference alone, say: they bound nothing.
+      means[name] = found[0][name]
+      continue
     how = f"t over {len(values)} sets of samples"
-    means[name] = Score(sum(values) / len(values), interval, how)
+    means[name] = Score(sum(values) / len(values), mean_interval(values), how)
   return means
 
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from jaxgen import evaluate
 from jaxgen.method import Method
 from jaxgen.metrics.inception_score import inception_score
-from jaxgen.metrics.prdc import prdc
 from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
 from jaxgen.run import Run
 from jaxgen.score import of_features, of_images, pairs
+from jaxgen.score.cache import MOST
+from jaxgen.score.images import Images
 from jaxgen.score.task import ROWS, Ruler, Score, Scores, Task, default
 
 INCEPTION = "inception-v3"
@@ -62,7 +63,7 @@ class Metric(NamedTuple):
     needs: What of the task must be there.
     inception: Whether the name is earned by Inception's features alone.
     pairs: Whether images are compared file by file, and may differ in size.
-    settings: Ruler -> what else the number depends on, in words.
+    settings: (Ruler, reference) -> what else the number depends on, in words.
     tool_settings: Method -> the same of the tool that is used.
   """
 
@@ -70,19 +71,24 @@ class Metric(NamedTuple):
   needs: tuple[str, ...]
   inception: bool = False
   pairs: bool = False
-  settings: Callable[[Ruler], str] = lambda ruler: ""
+  settings: Callable[[Ruler, Images | None], str] = lambda *_: ""
   tool_settings: Callable[[Method], str] = lambda method: ""
 
 
 ONE, BOTH = ("samples", "network"), ("samples", "reference", "network")
-KERNEL = lambda ruler: f"cubic kernel, subsets of at most {of_features.SUBSET}"
-SPLITS = lambda ruler: f"{default(inception_score, 'num_splits')} splits"
-NEIGHBOURS = lambda ruler: f"{default(prdc, 'k')} neighbours, at most {ROWS} of each"
-STEPS = lambda ruler: f"{of_images.CLASSIFIER_STEPS} steps"
-PAIRS = lambda ruler: f"{of_images.PAIRS} pairs, seed {ruler.seed}"
-SLICES = lambda ruler: (
+KERNEL = lambda *_: (
+  f"cubic kernel, subsets of at most {of_features.SUBSET} of at most {of_features.MOST}"
+)
+SPLITS = lambda *_: f"{default(inception_score, 'num_splits')} splits, shuffled"
+NEIGHBOURS = lambda ruler, _: (
+  f"{ruler.neighbours} neighbours, as many of each at random, at most {ROWS}"
+)
+STEPS = lambda *_: f"{of_images.CLASSIFIER_STEPS} steps, at most {MOST} images"
+COPIES = lambda *_: f"at most {ROWS} samples, all training images"
+SLICES = lambda ruler, _: (
   f"{default(sliced_wasserstein, 'patches_per_image')} patches an image, "
-  f"{default(sliced_wasserstein, 'num_directions')} directions, seed {ruler.seed}"
+  f"{default(sliced_wasserstein, 'num_directions')} directions, as many of each at "
+  f"random, at most {ROWS}, seed {ruler.seed}"
 )
 
 
@@ -111,14 +117,18 @@ METRICS = {
   "cas": Metric(of_images.accuracy_scores, ("samples", "test"), settings=STEPS),
   "swd": Metric(of_images.sliced_scores, ("samples", "reference"), settings=SLICES),
   "ms_ssim": Metric(
-    of_images.diversity_scores, ("samples", "reference"), settings=PAIRS
+    of_images.diversity_scores,
+    ("samples", "reference"),
+    settings=of_images.diversity_settings,
   ),
-  "memorisation": Metric(of_images.memorisation_scores, ("samples", "train", "test")),
+  "memorisation": Metric(
+    of_images.memorisation_scores, ("samples", "train", "test"), settings=COPIES
+  ),
   "pairs": Metric(
     pairs.pairs_scores,
     ("samples", "reference"),
     pairs=True,
-    settings=lambda ruler: f"crop {ruler.crop}",
+    settings=lambda ruler, _: f"crop {ruler.crop}",
   ),
   "lpips_alex": _lpips("alex"),
   "lpips_squeeze": _lpips("squeeze"),
@@ -144,10 +154,11 @@ def check(names: list[str], network_name: str | None) -> None:
 
 def compute(task: Task, names: list[str]) -> Scores:
   """All scores of the named metrics."""
-  scores = {}
   for name in names:
     missing = [n for n in METRICS[name].needs if getattr(task, n) is None]
     if missing:
       raise ValueError(f"{name} needs what is not there: {', '.join(missing)}")
+  scores = {}
+  for name in names:
     scores |= METRICS[name].compute(task)
   return scores

@@ -114,7 +114,8 @@ def _comparison(results: Sequence[Result], names: list[str], width: int) -> list
       values.sort(reverse=best == "high")
     shown = ", ".join(f"{n} {v:.5g}" for v, n in values)
     lines.append(f"{name:{width}}  {shown}" + ("" if best else "; no order"))
-    if same and len(values) > 1 and all(math.isfinite(v) for v, _ in values):
+    finite = all(math.isfinite(v) for v, _ in values)
+    if same and finite and len({v for v, _ in values}) > 1:
       low, high = mean_interval([v for v, _ in values])
       mean = sum(v for v, _ in values) / len(values)
       lines[-1] += f"; mean of runs {mean:.5g} [{low:.5g}, {high:.5g}]"

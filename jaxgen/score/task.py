@@ -27,8 +27,11 @@ class Ruler(NamedTuple):
     weights: The file of the network's weights; a classifier's may be left out, and is
       then trained.
     reference: "train", "test", a folder, or an .npz of images.
+    train: Of the images of a folder what their model was trained on, and
+    test: what it never saw, each a folder or .npz, or None; a run has its own.
     seed: Of samples, subsets and resamples.
     repeats: Sets of samples to draw; above 1 intervals are over them.
+    neighbours: Of precision, recall, density and coverage.
     crop: Pixels that pairs of images lose at every side.
     backbone: The file of LPIPS' network, and
     heads: that of its linear layers.
@@ -44,6 +47,9 @@ class Ruler(NamedTuple):
   crop: int = 0
   backbone: str | None = None
   heads: str | None = None
+  neighbours: int = 5
+  train: str | None = None
+  test: str | None = None
 
 
 DEFAULT = Ruler()
@@ -107,9 +113,14 @@ class Task:
     chosen = np.random.default_rng(self.seed).permutation(len(array))[:most]
     return np.asarray(array[np.sort(chosen)])
 
-  def pixels(self, images: Images) -> np.ndarray:
-    """f32 [N, H, W, C] in [-1, 1] of at most ROWS images."""
-    return images.some(ROWS, self.seed)["image"] / np.float32(127.5) - 1
+  def pixels(self, images: Images, most: int = ROWS) -> np.ndarray:
+    """f32 [N, H, W, C] in [-1, 1] of at most so many images."""
+    return to_unit(images.some(most, self.seed)["image"])
+
+
+def to_unit(images: np.ndarray) -> np.ndarray:
+  """uint8 to f32 in [-1, 1]."""
+  return images / np.float32(127.5) - 1
 
 
 def share(value: float, count: int) -> Score:
