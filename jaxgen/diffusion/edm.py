@@ -197,6 +197,7 @@ def edm(
     # One level in each of B strata: less variance than independent ones.
     strata = random.permutation(order_key, jnp.arange(len(x)))
     share = (strata + random.uniform(level_key, (len(x),), minval=1e-3)) / len(x)
+    share = jnp.minimum(share, 1 - np.finfo(np.float32).epsneg)  # It may round to 1.
     mean, std = log_sigma
     sigma = jnp.exp(mean + std * ndtri(share))
     return {"loss": losses(state.params["net"], x, sigma, noise_key, label_of(batch))}
