@@ -61,8 +61,8 @@ def ddim(
       them at constant angular speed. {"interpolations": f32 [B, 9, H, W, C]}.
 
   Args:
-    net: Predicts the noise. (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, C].
-      It has no variables but its parameters.
+    net: Predicts the noise. (x f32 [B, H, W, C], t i32 or f32 [B], train) ->
+      [B, H, W, C]. It has no variables but its parameters.
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1).
     steps: The subset to sample on: steps of 1, ..., T, falling, then 0;

@@ -71,9 +71,9 @@ def dit(
     unguided: `sample` with guidance 1.
 
   Args:
-    net: Noise and variance. (x f32 [B, H, W, C], t i32 [B] counted from 0, label i32
-      [B], train) -> [B, H, W, 2 C]; a label below 0 is none. It has no variables but
-      its parameters.
+    net: Noise and variance. (x f32 [B, H, W, C], t i32 or f32 [B] counted from 0, label
+      i32 [B], train) -> [B, H, W, 2 C]; a label below 0 is none. It has no variables
+      but its parameters.
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1), T >= 2.
     encode: (images in [-1, 1], key) -> latents of variance about 1, and
@@ -153,8 +153,8 @@ def dit(
       like = jax.eval_shape(encoded, batch, init_key)
 
       def predict(x: Array, t: Array, label: Array) -> Array:
-        steps = jnp.round(t).astype(jnp.int32) - 1
-        return net.apply({"params": state.params["net"]}, x, steps, label, train=False)
+        params = {"params": state.params["net"]}
+        return net.apply(params, x, t - 1.0, label, train=False)
 
       is_noise = lambda outputs: jnp.arange(outputs.shape[-1]) < outputs.shape[-1] // 2
       outputs = guided(

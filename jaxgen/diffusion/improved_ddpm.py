@@ -92,7 +92,7 @@ def improved_ddpm(
       step.
 
   Args:
-    net: (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, 2 C]: the noise, then for
+    net: (x f32 [B, H, W, C], t [B], train) -> [B, H, W, 2 C]: the noise, then for
       each value where its variance lies between the posterior's (-1) and beta (1), on a
       scale of logarithms. It has no variables but its parameters.
     tx: Optimiser of `net`.
@@ -188,8 +188,8 @@ def improved_ddpm(
 
   def reverse(params: PyTree) -> bound.Reverse:
     def step(x_t: Array, now: Levels, then: Levels) -> tuple[Array, Array]:
-      index = jnp.rint(now.t).astype(jnp.int32) - 1
-      outputs = net.apply({"params": params}, x_t, jnp.full(len(x_t), index))
+      told = jnp.full(len(x_t), now.t - 1.0)
+      outputs = net.apply({"params": params}, x_t, told)
       return gaussian_of(outputs, x_t, now, then)[1:]
 
     return step

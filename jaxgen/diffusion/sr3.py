@@ -33,7 +33,7 @@ class Network(nn.Module):
   """A U-Net over the noisy image and the enlarged one, side by side.
 
   Attributes:
-    net: (f32 [B, H, W, 2 C], t i32 [B], train) -> f32 [B, H, W, C].
+    net: (f32 [B, H, W, 2 C], t [B], train) -> f32 [B, H, W, C].
   """
 
   net: nn.Module

@@ -119,7 +119,7 @@ class UNet(nn.Module):
 
     Args:
       x: f32 [B, H, W, C]; H and W divisible by 2^(len(channel_mults) - 1).
-      t: i32 [B]; time step, counted from 0.
+      t: i32 or f32 [B]; time step, counted from 0.
       train: Whether dropout is on (it then needs the "dropout" key).
 
     Returns:
