@@ -151,8 +151,7 @@ def ddpm(
 
   tools = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
   tools |= editing.tools(
-    lambda state, batch: clipped(parts.denoise(state.params["net"])),
-    process,
+    lambda state, batch: (clipped(parts.denoise(state.params["net"])), process),
     np.arange(num_steps, -1, -1),
     variance=variance,
   )

@@ -220,5 +220,6 @@ def edm(
     return sample
 
   tools = {"stochastic": sample_with(stochastic_samplers.stochastic_heun)}
-  tools |= editing.tools(denoiser, PROCESS, levels, sampler=sampler)
+  model = lambda state, batch: (denoiser(state, batch), PROCESS)
+  tools |= editing.tools(model, levels, sampler=sampler)
   return Method(init, train_step, eval_step, sample_with(sampler), tools)
