@@ -54,8 +54,11 @@ def parser() -> argparse.ArgumentParser:
   sample = add("sample", "Draw from a run, or apply a tool to it.", "workdir")
   sample.add_argument("--num", type=positive, help="default 64, or one for every input")
   sample.add_argument("--input", help="images for a tool: a file, a folder or .npz")
+  sample.add_argument("--low", help="small images for upscale: the same")
   sample.add_argument("--mask", help="image of what is known, in white; for all inputs")
-  sample.add_argument("--label", type=int, help="class of conditional methods")
+  sample.add_argument(
+    "--label", type=int, help="class of conditional methods; -1: none"
+  )
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
   sample.add_argument("--step", type=int, help="checkpoint; default the newest")

@@ -4,7 +4,7 @@
 are the steps that `fit` shares with them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 import warnings
 
@@ -134,9 +134,11 @@ def sample(
     loaded: From `jaxgen.load`.
     num: How many rows of the run's stored conditioning to use.
     mode: "sample" or the name of one of the method's tools.
-    label: One class for all of them; default the stored labels.
+    label: One class for all of them, or -1 for none, which methods know that were
+      trained with some labels dropped; default the stored or given labels.
     given: Entries of the batch in place of stored ones, and further ones that a tool
-      takes, such as "image" and "mask"; each has `num` rows.
+      takes, such as "image" and "mask"; each has `num` rows. It warns of those that
+      the mode does not read, and of images whose labels are not known.
     seed: The outputs are a function of it.
     backend: Default jit over all devices.
   """
@@ -148,17 +150,46 @@ def sample(
   spec = batch_spec(loaded.phase.train_data)
   if label is not None and "label" not in spec:
     raise ValueError(f"label {label}: the batches have no label, only {sorted(spec)}")
-  batch = run.conditioning(loaded.workdir, num)
+  given = given or {}
+  batch = run.conditioning(loaded.workdir, num) | given
   if label is not None:
-    most = batch["label"].max()
-    if not 0 <= label <= most:
-      known = f"label {label} is not in 0..{most}, as those stored with the run are"
-      warnings.warn(f"{known}; a class that is none gives no image", stacklevel=2)
+    if label != -1:
+      _warn_of_label(label, loaded)
     batch["label"] = np.full_like(batch["label"], label)
-  batch |= given or {}
+  elif "image" in given and "label" in batch.keys() - given.keys():
+    warnings.warn(
+      f"the labels of the images given are not known, and taken to be those stored, "
+      f"{', '.join(map(str, batch['label'][:8]))} ...: pass --label=N, or --label=-1 "
+      "for none where the method was trained with some dropped",
+      stacklevel=2,
+    )
+  if unread := _unread(modes[mode], loaded.state, batch, given.keys()):
+    warnings.warn(f"{mode} does not read what is given as {unread}", stacklevel=2)
   state = backend.put_state(averaged(loaded.state))
   fn = backend.compile_eval(modes[mode])
   return draw(fn, state, batch, jax.random.key(seed), backend)
+
+
+def _warn_of_label(label: int, loaded: Run) -> None:
+  """Warns of one outside of those stored: how many the data have is not recorded."""
+  stored = np.unique(run.conditioning(loaded.workdir, None)["label"])
+  if not 0 <= label <= stored.max():
+    known = f"label {label} is not among those stored, 0..{stored.max()}"
+    warnings.warn(f"{known}; a class that is none gives no image", stacklevel=3)
+
+
+def _unread(
+  fn: Callable, state: TrainState, batch: Batch, names: Set[str]
+) -> list[str]:
+  """Those entries of `names` that a tool reads nothing of but the shape."""
+  if not names:
+    return []
+  spec, key = jax.eval_shape(parallel.as_float, batch), jax.random.key(0)
+  traced = jax.make_jaxpr(lambda batch: fn(state, batch, key))(spec).jaxpr
+  read = {id(x) for equation in traced.eqns for x in equation.invars}
+  read |= {id(x) for x in traced.outvars}
+  entries = zip(sorted(spec), traced.invars, strict=True)
+  return [name for name, x in entries if name in names and id(x) not in read]
 
 
 def evaluate_run(

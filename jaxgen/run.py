@@ -167,8 +167,8 @@ def write_text(path: Path, text: str) -> None:
   temporary.replace(path)
 
 
-def conditioning(workdir: str | os.PathLike, num: int) -> dict[str, np.ndarray]:
-  """`num` of the examples that the run's samples are drawn for, spread evenly.
+def conditioning(workdir: str | os.PathLike, num: int | None) -> dict[str, np.ndarray]:
+  """`num` of the examples that the run's samples are drawn for, spread evenly, or all.
 
   They lie in the workdir, so that drawing and tools need no data set.
   """
@@ -178,7 +178,9 @@ def conditioning(workdir: str | os.PathLike, num: int) -> dict[str, np.ndarray]:
       f"{path} is missing: the run drew no samples (num_samples=0)"
     )
   with np.load(path) as rows:
-    return {k: rows[k][np.arange(num) * len(rows[k]) // num] for k in rows.files}
+    found = {k: rows[k] for k in rows.files}
+  rows_of = lambda x: x if num is None else x[np.arange(num) * len(x) // num]
+  return {k: rows_of(x) for k, x in found.items()}
 
 
 class Run(NamedTuple):

@@ -27,7 +27,8 @@ class GaussianNet(nn.Module):
 
   @nn.compact
   def __call__(self, x_t, t, train):
-    alpha_bar = jnp.asarray(np.cumprod(1.0 - np.array(BETAS)), jnp.float32)[t]
+    alpha_bars = np.cumprod(1.0 - np.array(BETAS))
+    alpha_bar = jnp.interp(t * 1.0, np.arange(len(alpha_bars)), alpha_bars)
     alpha_bar = alpha_bar[:, None, None, None]
     variance = alpha_bar * STD**2 + 1.0 - alpha_bar
     return jnp.sqrt(1.0 - alpha_bar) * (x_t - jnp.sqrt(alpha_bar) * MEAN) / variance
@@ -68,11 +69,15 @@ def test_moments_of_samples_are_those_of_the_papers_formula(eta):
 
 @pytest.mark.parametrize("subset", [linear_steps, quadratic_steps])
 def test_error_of_encoding_and_decoding_falls_with_the_steps(subset):
-  x = MEAN + STD * random.normal(random.key(0), (16, 8, 8, 1))
+  x = MEAN + STD * np.random.default_rng(0).standard_normal((16, 8, 8, 1), np.float32)
+  made = [make(subset(1000, num_steps)) for num_steps in (10, 20, 40)]
+
+  def everything(x):
+    tools = [(method.tools["reconstruct"], state) for method, state in made]
+    return [tool(state, {"image": x}, random.key(1)) for tool, state in tools]
+
   errors = []
-  for num_steps in (10, 20, 40):
-    method, state = make(subset(1000, num_steps))
-    found = jax.jit(method.tools["reconstruct"])(state, {"image": x}, random.key(1))
+  for found in jax.jit(everything)(x):
     square = np.mean(((found["reconstructions"] - x) / 2) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(found["error"], square, rtol=1e-5)
     errors.append(float(found["error"].mean()))
@@ -82,41 +87,61 @@ def test_error_of_encoding_and_decoding_falls_with_the_steps(subset):
 
 def test_latents_of_the_exact_network_are_standard_normal():
   method, state = make(linear_steps(1000, 100))
-  x = MEAN + STD * random.normal(random.key(0), (64, 8, 8, 1))
-  latents = jax.jit(method.tools["encode"])(state, {"image": x}, random.key(1))[
-    "latents"
-  ]
+  x = np.asarray(MEAN + STD * random.normal(random.key(0), (64, 8, 8, 1)))
+
+  @jax.jit
+  def there_and_back(x):
+    latents = method.tools["encode"](state, {"image": x}, random.key(1))
+    return latents["latents"], method.tools["decode"](state, latents, random.key(2))
+
+  latents, back = jax.device_get(there_and_back(x))
   np.testing.assert_allclose(latents.mean(), 0.0, atol=0.06)
   np.testing.assert_allclose(latents.std(), 1.0, rtol=0.06)
   # Without noise the order of values is kept: the map is monotone.
-  ranks = lambda v: np.argsort(np.asarray(v).ravel())
+  ranks = lambda v: np.argsort(v.ravel())
   np.testing.assert_array_equal(ranks(latents), ranks(x))
-  back = jax.jit(method.tools["decode"])(state, {"latents": latents}, random.key(2))[
-    "images"
-  ]
-  np.testing.assert_allclose(back, x.clip(-1, 1), atol=0.12)
+  np.testing.assert_allclose(back["images"], x.clip(-1, 1), atol=0.12)
 
 
-def test_interpolations_join_the_samples_of_two_latents():
+def test_interpolations_join_given_images_or_drawn_latents():
   method, state = make(linear_steps(1000, 5))
-  batch = {"image": jnp.zeros((3, 4, 4, 1))}
-  path = jax.jit(method.tools["interpolate"])(state, batch, random.key(0))[
-    "interpolations"
-  ]
+  tools, key = method.tools, random.key(0)
+  x = MEAN + STD * random.normal(random.key(1), (3, 4, 4, 1))
+
+  def everything(x):
+    batch = {"image": x}
+    decode = lambda z: tools["decode"](state, {"latents": z}, key)["images"]
+    drawn = random.normal(key, (2, *x.shape))
+    return {
+      "interpolate": tools["interpolate"](state, batch, key)["interpolations"],
+      "reconstruct": tools["reconstruct"](state, batch, key)["reconstructions"],
+      "walk": tools["walk"](state, batch, key)["interpolations"],
+      "first": decode(drawn[0]),
+      "last": decode(drawn[1]),
+    }
+
+  found = jax.tree.map(np.asarray, jax.jit(everything)(x))
+  path, ends = found["interpolate"], found["reconstruct"]
   assert path.shape == (3, 9, 4, 4, 1)
-  ends = random.normal(random.key(0), (2, 3, 4, 4, 1))
-  decode = lambda z: method.tools["decode"](state, {"latents": z}, random.key(1))
-  np.testing.assert_allclose(path[:, 0], decode(ends[0])["images"], atol=1e-4)
-  np.testing.assert_allclose(path[:, -1], decode(ends[1])["images"], atol=1e-4)
+  np.testing.assert_allclose(path[:, 0], ends, atol=1e-4)
+  np.testing.assert_allclose(path[:, -1], np.roll(ends, -1, axis=0), atol=1e-4)
+  assert np.corrcoef(np.ravel(ends), np.ravel(x))[0, 1] > 0.8  # It is these images.
+  np.testing.assert_allclose(found["walk"][:, 0], found["first"], atol=1e-4)
+  np.testing.assert_allclose(found["walk"][:, -1], found["last"], atol=1e-4)
 
 
 def test_without_noise_only_the_start_is_drawn():
   method, state = make(linear_steps(1000, 5))
   batch, key = {"image": jnp.zeros((3, 4, 4, 1))}, random.key(0)
-  start = random.normal(random.split(key)[0], (3, 4, 4, 1))
-  samples = jax.jit(method.sample)(state, batch, key)["samples"]
-  decoded = jax.jit(method.tools["decode"])(state, {"latents": start}, key)["images"]
-  np.testing.assert_allclose(samples, decoded, atol=1e-6)
+
+  @jax.jit
+  def both(key):
+    latents = {"latents": random.normal(random.split(key)[0], (3, 4, 4, 1))}
+    samples = method.sample(state, batch, key)
+    return samples, method.tools["decode"](state, latents, key)
+
+  samples, decoded = both(key)
+  np.testing.assert_allclose(samples["samples"], decoded["images"], atol=1e-6)
 
 
 @pytest.mark.parametrize(

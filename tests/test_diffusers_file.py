@@ -90,12 +90,57 @@ def test_other_files_are_refused_by_name(copy, capsys):
   change(copy / "scheduler_config.json", prediction_type="v_prediction")
   with pytest.raises(ValueError, match="prediction_type='v_prediction': expected"):
     read_ddpm(copy)
+  change(copy / "scheduler_config.json", prediction_type="epsilon")
+  for key, value in {
+    "clip_sample": False,
+    "clip_sample_range": 2.0,
+    "rescale_betas_zero_snr": True,
+    "thresholding": True,
+    "trained_betas": [0.1, 0.2],
+  }.items():
+    scheduler = (copy / "scheduler_config.json").read_text()
+    change(copy / "scheduler_config.json", **{key: value})
+    with pytest.raises(ValueError, match=f"{key}=.*: expected"):
+      read_ddpm(copy)
+    (copy / "scheduler_config.json").write_text(scheduler)
   (copy / WEIGHTS).unlink()
   with pytest.raises(FileNotFoundError, match=f"{WEIGHTS} is missing"):
     read_ddpm(copy)
   with pytest.raises(SystemExit):
     cli.main(["import", "torch", str(copy), f"--out={copy}/x"])
   assert "invalid choice: 'torch'" in capsys.readouterr().err
+
+
+def test_what_files_do_not_say_is_as_in_diffusers(copy):
+  """Not as in our network, which has other values than their defaults."""
+  config, scheduler = copy / "config.json", copy / "scheduler_config.json"
+  full = config.read_text()
+  without = lambda text, *keys: json.dumps(
+    {k: v for k, v in json.loads(text).items() if k not in keys}
+  )
+  for key, default in {
+    "attention_head_dim": 8,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_eps": 1e-05,
+  }.items():
+    config.write_text(without(full, key))
+    with pytest.raises(ValueError, match=f"without {key}, diffusers takes {default}"):
+      read_ddpm(copy)
+  same = ("act_fn", "add_attention", "mid_block_type", "upsample_type", "dropout")
+  config.write_text(without(full, *same))
+  betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+  scheduler.write_text(without(scheduler.read_text(), *betas, "clip_sample"))
+  found = read_ddpm(copy)
+  assert found.net == read_ddpm(PIPELINE).net
+  assert found.chain == {
+    "num_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "variance": "small",
+  }
 
 
 def test_names_of_older_files_are_known(copy, monkeypatch):

@@ -30,7 +30,8 @@ class GaussianNet(nn.Module):
   v: float
 
   def __call__(self, x_t, t, label, train):
-    alpha_bar = jnp.asarray(np.cumprod(1 - np.asarray(self.betas)), jnp.float32)[t]
+    alpha_bars = np.cumprod(1 - np.asarray(self.betas))
+    alpha_bar = jnp.interp(t * 1.0, np.arange(len(alpha_bars)), alpha_bars)
     alpha_bar = alpha_bar[:, None, None, None]
     mean = (MEAN * (1 + label))[:, None, None, None]
     variance = alpha_bar * STD**2 + 1 - alpha_bar

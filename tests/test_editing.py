@@ -5,12 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 
+from jaxgen import cli, run
+from jaxgen.checkpoint import Checkpoints
 from jaxgen.diffusion import editing, ode_samplers, schedules
 from jaxgen.diffusion.process import vp_linear
 
 KEY = jax.random.key(0)
+QUICK_KEY = jax.random.key(0, impl="rbg")  # Draws take half the time.
 PROCESS = vp_linear()
 TIMES = schedules.uniform(160, 1.0)
 
@@ -40,7 +44,7 @@ def inpainted(num_resamplings):
       num_resamplings=num_resamplings,
     )
   )
-  return np.asarray(run(KEY)).T
+  return np.asarray(run(QUICK_KEY)).T
 
 
 def test_repaint_draws_from_the_conditional():
@@ -62,7 +66,14 @@ def test_nothing_known_is_a_draw_and_everything_known_is_the_image():
   given = jax.random.normal(KEY, (4096, 2)) * 3.0
   run = jax.jit(
     lambda mask: editing.repaint(
-      exact(covariance), PROCESS, given, mask, TIMES, KEY, jump=8, num_resamplings=2
+      exact(covariance),
+      PROCESS,
+      given,
+      mask,
+      TIMES,
+      QUICK_KEY,
+      jump=8,
+      num_resamplings=2,
     )
   )
   np.testing.assert_allclose(np.cov(run(jnp.zeros((1, 2))).T), covariance, atol=0.12)
@@ -93,7 +104,7 @@ def test_colours_are_drawn_around_the_grey_that_is_known():
   np.testing.assert_allclose(basis[:, 0], 3**-0.5)
   np.testing.assert_array_equal(editing.grey_basis(1), [[1.0]])
   covariance = np.array([[0.3, 0.2, 0.1], [0.2, 0.3, 0.2], [0.1, 0.2, 0.3]]) / 8
-  tools = editing.tools(lambda state, batch: exact(covariance), PROCESS, TIMES)
+  tools = editing.tools(lambda state, batch: (exact(covariance), PROCESS), TIMES)
   image = 0.2 * jax.random.normal(KEY, (4, 8, 8, 3))
   out = jax.jit(functools.partial(tools["colourise"], None))({"image": image}, KEY)
   samples = np.asarray(out["samples"])
@@ -108,7 +119,8 @@ def test_colours_are_drawn_around_the_grey_that_is_known():
 
 
 def test_tools_take_a_mask_or_know_the_upper_half():
-  tools = editing.tools(lambda state, batch: exact(0.1 * np.eye(1)), PROCESS, TIMES)
+  model = exact(0.1 * np.eye(1)), PROCESS
+  tools = editing.tools(lambda state, batch: model, TIMES)
   image = 0.2 * jax.random.normal(KEY, (4, 8, 8, 1))
   run = jax.jit(functools.partial(tools["inpaint"], None))
   out = run({"image": image}, KEY)
@@ -127,3 +139,94 @@ def test_bad_arguments_are_named():
     editing.repaint(denoise, PROCESS, x, x, TIMES, KEY, jump=7)
   with pytest.raises(ValueError, match="strength=0: expected in"):
     editing.sdedit(ode_samplers.heun, denoise, PROCESS, x, TIMES, KEY, strength=0)
+
+
+EXPERIMENT = """
+from flax import linen as nn
+from ml_collections import ConfigDict
+import numpy as np
+import optax
+
+from jaxgen import data
+from jaxgen.diffusion.ddim import ddim
+from jaxgen.diffusion.schedules import linear_betas, linear_steps
+
+
+class Net(nn.Module):
+  @nn.compact
+  def __call__(self, x, t, train=False):
+    return self.param("w", nn.initializers.constant(0.5), ()) * x
+
+
+def get_config():
+  return ConfigDict({"num_steps": 0})
+
+
+def build(config):
+  betas, steps = linear_betas(20, 1e-3, 0.1), linear_steps(20, 10)
+  images = {"image": np.zeros((4, 4, 4, 1), np.uint8)}
+  method = ddim(Net(), tx=optax.sgd(0.1), betas=betas, steps=steps)
+  return dict(
+    method=method, train_data=data.arrays(images, batch_size=4), num_steps=0
+  )
+"""
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A run of DDIM with a network of one number, as `jaxgen import` makes runs."""
+  folder = tmp_path_factory.mktemp("tools")
+  (folder / "tiny.py").write_text(EXPERIMENT)
+  module = run.load_experiment(folder / "tiny.py")
+  config, out = module.get_config(), folder / "run"
+  batch = {"image": np.zeros((4, 4, 4, 1), np.float32)}
+  state = jax.jit(module.build(config)["method"].init)(KEY, batch)
+  run.record(out, folder / "tiny.py", config, seed=0)
+  np.savez(out / "conditioning.npz", image=np.zeros((8, 4, 4, 1), np.uint8))
+  with Checkpoints(out) as checkpoints:
+    checkpoints.save(0, state)
+  return out
+
+
+@pytest.fixture(scope="module")
+def pixels(workdir):
+  """Two images in files 0.png and 1.png, uint8 [2, 4, 4]."""
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4), np.uint8)
+  (workdir / "in").mkdir()
+  for i, image in enumerate(pixels):
+    Image.fromarray(image).save(workdir / "in" / f"{i}.png")
+  return pixels
+
+
+def sample(workdir, *arguments):
+  cli.main(["sample", str(workdir), *arguments])
+
+
+def test_inpainting_takes_image_files_and_writes_one(workdir, pixels):
+  left = np.broadcast_to(np.uint8([255, 255, 0, 0]), (4, 4))
+  Image.fromarray(left).save(workdir / "left.png")
+  files = [f"--input={workdir}/in/1.png", f"--mask={workdir}/left.png"]
+  sample(workdir, "--mode=inpaint", *files, f"--out={workdir}/out.png")
+  found = np.asarray(Image.open(workdir / "out.png"))
+  scale = len(found) // 4  # Small images are enlarged by a whole number.
+  assert found.shape == (4 * scale, 4 * scale)
+  np.testing.assert_array_equal(found[::scale, ::scale][:, :2], pixels[1, :, :2])
+  assert not np.array_equal(found[::scale, ::scale][:, 2:], pixels[1, :, 2:])
+  shown = np.asarray(Image.open(workdir / "out_given.png"))[::scale, ::scale]
+  np.testing.assert_array_equal(shown, np.where(left > 0, pixels[1], 0))
+
+
+def test_latents_of_a_file_are_decoded(workdir, pixels):
+  latents, images = workdir / "z.npz", workdir / "x.npz"
+  sample(workdir, "--mode=encode", f"--input={workdir}/in", f"--out={latents}")
+  sample(workdir, "--mode=decode", f"--input={latents}", f"--out={images}")
+  found = np.load(images)["images"]
+  expected = pixels[..., None] / 127.5 - 1
+  assert np.load(latents)["latents"].shape == found.shape == expected.shape
+  # What the steps of DDIM lose of a network that finds half of x_t to be noise.
+  np.testing.assert_allclose(found, expected, atol=0.2)
+  with pytest.raises(SystemExit, match=r"no latents: pass --input=FILE\.npz"):
+    sample(workdir, "--mode=decode", f"--out={images}")
+  given = [f"--input={latents}", f"--low={workdir}/in/0.png"]
+  with pytest.warns(UserWarning, match=r"encode does not read .* \['latents', 'low'\]"):
+    sample(workdir, "--mode=encode", *given, f"--out={images}")

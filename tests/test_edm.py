@@ -72,6 +72,16 @@ def test_loss_is_the_expected_error_of_the_exact_denoiser():
   np.testing.assert_allclose(np.var(losses), spread, rtol=0.1)
 
 
+def test_levels_of_evaluation_are_finite_whatever_is_drawn(monkeypatch):
+  """(511 + u) / 512 is 1 in float32 for the largest u, and its quantile infinite."""
+  method, state = without_params(GaussianNet())
+  largest = lambda key, shape, minval: jnp.full(shape, 1 - 2.0**-24)
+  monkeypatch.setattr(random, "uniform", largest)
+  evaluate = jax.jit(method.eval_step)
+  losses = evaluate(state, {"image": np.zeros((512, 1, 1, 1), "f")}, random.key(0))
+  assert np.isfinite(losses["loss"]).all()
+
+
 def heun_factor(levels):
   """What deviations from MEAN are multiplied by, from the first level to 0."""
   factor = 1.0

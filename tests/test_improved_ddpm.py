@@ -33,7 +33,8 @@ class Net(nn.Module):
   def __call__(self, x_t, t, train=False):
     scale = self.param("scale", nn.initializers.ones, ())
     v = self.param("v", nn.initializers.constant(self.v), ())
-    alpha_bar = jnp.asarray(np.cumprod(1.0 - np.array(BETAS)), jnp.float32)[t]
+    alpha_bars = np.cumprod(1.0 - np.array(BETAS))
+    alpha_bar = jnp.interp(t * 1.0, np.arange(len(alpha_bars)), alpha_bars)
     alpha_bar = alpha_bar[:, None, None, None]
     variance = alpha_bar * STD**2 + 1.0 - alpha_bar
     noise = jnp.sqrt(1.0 - alpha_bar) * (x_t - jnp.sqrt(alpha_bar) * MEAN) / variance

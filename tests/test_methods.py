@@ -213,6 +213,12 @@ def test_evaluation_is_per_example_and_tools_return_finite_arrays(name):
     assert value.shape == (8,), key
     assert value.dtype == np.float32, key
     assert np.isfinite(value).all(), key
+  if (
+    "img2img" in method.tools
+  ):  # `editing.tools`. What is known, the upper half, is kept.
+    image = np.asarray(parallel.as_float(placed["image"]))
+    found = out["inpaint"]["samples"]
+    np.testing.assert_allclose(found[:, :4], image[:, :4], atol=1e-5)
   for tool, arrays in out.items():
     assert arrays, tool
     for array in arrays.values():

@@ -43,6 +43,11 @@ def at(process, t):
   return process.alpha(t), process.sigma(t)
 
 
+def compiled(function, *args):
+  """Its results as numpy arrays: one program in place of one for every operation."""
+  return jax.device_get(jax.jit(function)(*args))
+
+
 def denoiser(process, mixture=MIXTURE):
   """E[x | x_t] of a mixture of Gaussians, in every pixel."""
   weights, means, stds = np.array(mixture).T
@@ -63,40 +68,48 @@ def denoiser(process, mixture=MIXTURE):
 def exact(process, x, start, end, mixture=MIXTURE):
   """The solution of the ODE: in one dimension, it keeps the quantile."""
   weights, means, stds = np.array(mixture).T
+  levels = compiled(lambda *times: [at(process, t) for t in times], start, end)
 
-  def cdf(value, t):
-    alpha, sigma = map(float, at(process, t))
+  def cdf(value, levels):
+    alpha, sigma = levels
     return weights @ stats.norm.cdf(
       value, alpha * means, np.sqrt(alpha**2 * stds**2 + sigma**2)
     )
 
-  solve = lambda q: optimize.brentq(lambda v: cdf(v, end) - q, -90, 90, xtol=1e-14)
-  return np.array([solve(cdf(value, start)) for value in np.ravel(x)]).reshape(x.shape)
+  solve = lambda q: optimize.brentq(
+    lambda v: cdf(v, levels[1]) - q, -90, 90, xtol=1e-14
+  )
+  return np.array([solve(cdf(v, levels[0])) for v in np.ravel(x)]).reshape(x.shape)
 
 
 @every_process
 def test_time_is_the_inverse_of_the_noise_level(name, x64):
   process = ALL[name]
   t = np.linspace(0.01, 0.99, 50) * process.end
-  alpha, sigma = at(process, t)
-  np.testing.assert_allclose(process.time(sigma / alpha), t, rtol=1e-9)
+
+  def everything(t):
+    alpha, sigma = at(process, t)
+    return alpha, sigma, process.time(sigma / alpha), processes.log_snr(process, t)
+
+  alpha, sigma, again, log_snr = compiled(everything, t)
+  np.testing.assert_allclose(again, t, rtol=1e-9)
   data = process.time(jnp.zeros(()))
   assert process.alpha(data) == 1
   np.testing.assert_allclose(process.sigma(data), 0, atol=1e-12)
   assert np.all(np.diff(sigma) > 0)
-  np.testing.assert_allclose(
-    processes.log_snr(process, jnp.asarray(t)), np.log(alpha**2 / sigma**2)
-  )
+  np.testing.assert_allclose(log_snr, np.log(alpha**2 / sigma**2))
 
 
 @every_process
 def test_float32_is_as_good_as_float64(name):
   process = ALL[name]
   t = np.linspace(0.0 if name == "ve" else 0.002, 1.0, 50) * process.end
-  found = at(process, jnp.asarray(t, jnp.float32))
+  levels = lambda t: (process.alpha(t), process.sigma(t))
+  found = compiled(levels, t.astype(np.float32))
   with jax.enable_x64(True):
-    expected = at(process, t)
+    expected = compiled(levels, t)
   for a, b in zip(found, expected, strict=True):
+    assert (a.dtype, b.dtype) == (np.float32, np.float64)
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-7)
 
 
@@ -130,37 +143,55 @@ def test_betas_outside_the_unit_interval_are_refused(betas):
 
 
 @every_process
-@pytest.mark.parametrize("prediction", [X, NOISE, SCORE, V, VELOCITY])
-def test_predictions_are_ways_to_say_the_same(name, prediction, x64):
+def test_predictions_are_ways_to_say_the_same(name, x64):
   process = ALL[name]
-  x, noise = random.normal(random.key(0), (2, 5, 4))
-  t = jnp.linspace(0.0003, 0.97, 5) * process.end
-  if name == "discrete" and prediction is VELOCITY:
-    t = t.at[0].set(0.5)  # Between steps.
-  x_t = processes.diffuse(process, x, t, noise)
-  np.testing.assert_allclose(processes.noise_of(process, x_t, x, t), noise, rtol=1e-6)
-  predicted = prediction.target(process, x, noise, t)
-  np.testing.assert_allclose(
-    prediction.to_x(process, x_t, predicted, t), x, rtol=1e-6, atol=1e-9
-  )
-  one = lambda i: prediction.to_x(process, x_t[i : i + 1], predicted[i : i + 1], t[i])
-  np.testing.assert_allclose(one(2)[0], x[2], rtol=1e-6)
+  x, noise = np.random.default_rng(0).standard_normal((2, 5, 4))
+  times = np.linspace(0.0003, 0.97, 5) * process.end
+  between = np.append(0.5, times[1:])  # Not on a step, where VELOCITY has a corner.
+
+  def ways(x, noise, t, predictions):
+    x_t = processes.diffuse(process, x, t, noise)
+    found = {"noise": processes.noise_of(process, x_t, x, t)}
+    for kind, prediction in predictions.items():
+      predicted = prediction.target(process, x, noise, t)
+      one = x_t[2:3], predicted[2:3], t[2]
+      found[kind] = prediction.to_x(process, x_t, predicted, t)
+      found[f"one {kind}"] = prediction.to_x(process, *one)
+    return found
+
+  def everything(x, noise, times, between):
+    kinds = {"x": X, "noise, x": NOISE, "score": SCORE, "v": V}
+    moving = between if name == "discrete" else times
+    found = ways(x, noise, times, kinds)
+    return found, ways(x, noise, moving, {"velocity": VELOCITY})
+
+  for found in compiled(everything, x, noise, times, between):
+    np.testing.assert_allclose(found.pop("noise"), noise, rtol=1e-6)
+    assert len(found) in (2, 8)
+    for kind, again in found.items():
+      if kind.startswith("one"):
+        np.testing.assert_allclose(again[0], x[2], rtol=1e-6, err_msg=kind)
+      else:
+        np.testing.assert_allclose(again, x, rtol=1e-6, atol=1e-9, err_msg=kind)
 
 
 def test_score_and_velocity_are_derivatives(x64):
   for name in ("vp_linear", "straight", "sub_vp"):
-    process, t = ALL[name], jnp.asarray(0.4)
-    denoise = denoiser(process, ((1.0, MEAN, STD),))
-    x_t = jnp.linspace(-2, 2, 7)[:, None]
-    alpha, sigma = at(process, t)
+    process, one = ALL[name], ((1.0, MEAN, STD),)
+    denoise = denoiser(process, one)
+
+    def everything(x_t, t, process=process, denoise=denoise):
+      x = denoise(x_t, t)
+      noise = processes.noise_of(process, x_t, x, t)
+      score = SCORE.target(process, x, noise, t)
+      return at(process, t), score, processes.flow(denoise, process)(x_t, t)
+
+    x_t = np.linspace(-2, 2, 7)[:, None]
+    (alpha, sigma), score, found = compiled(everything, x_t, 0.4)
     variance = alpha**2 * STD**2 + sigma**2
-    x = denoise(x_t, t)
-    noise = processes.noise_of(process, x_t, x, t)
-    score = SCORE.target(process, x, noise, t)
     np.testing.assert_allclose(score, -(x_t - alpha * MEAN) / variance)
-    path = lambda t: exact(process, x_t, 0.4, t, ((1.0, MEAN, STD),))
+    path = lambda t: exact(process, x_t, 0.4, t, one)
     slope = (path(0.4 + 1e-5) - path(0.4 - 1e-5)) / 2e-5
-    found = processes.flow(denoise, process)(x_t, t)
     np.testing.assert_allclose(found, slope, rtol=1e-6, atol=1e-8)
 
 
@@ -200,15 +231,36 @@ def test_grids():
       make(250, 251)
 
 
+def test_schedules_are_those_of_diffusers():
+  """As far as their float32 goes; steps exactly, which are counted from 0 there."""
+  golden = np.load(GOLDEN.with_name("schedules_diffusers.npz"))
+  chains = {"linear": schedules.linear_betas(), "cosine": schedules.cosine_betas()}
+  for name, betas in chains.items():
+    ours = np.cumprod(1.0 - betas)[::111]
+    np.testing.assert_allclose(ours, golden[f"alpha_bar/{name}"], rtol=2e-5)
+  rules = {"linspace": schedules.even_steps, "leading": schedules.linear_steps}
+  for spacing, rule in rules.items():
+    for num in (7, 10):
+      theirs = golden[f"{spacing}/{num}"]
+      np.testing.assert_array_equal(rule(1000, num), np.append(theirs + 1, 0))
+  alpha_bar = np.cumprod(1.0 - schedules.linear_betas())[[0, -1]]
+  ours = schedules.karras_levels(7, *np.sqrt(1.0 / alpha_bar - 1.0))
+  # Of their lowest level, 0.01, the square is 1 - alpha_bar in float32.
+  np.testing.assert_allclose(ours, golden["karras"], rtol=2e-4)
+
+
 def slope_of_errors(sampler, process, start, end, grid, numbers=(20, 40, 80)):
   """Order of convergence: log-log slope of the error in the number of steps."""
-  noise = jnp.linspace(-1.5, 1.5, 5)[:, None]
-  x = processes.diffuse(process, 0.5 * noise, jnp.asarray(start), noise)
+  noise = np.linspace(-1.5, 1.5, 5)[:, None]
+  denoise, grids = denoiser(process), [grid(number) for number in numbers]
+
+  def everything(noise, grids):
+    x = processes.diffuse(process, 0.5 * noise, jnp.asarray(start), noise)
+    return x, [sampler(denoise, process, x, times).x for times in grids]
+
+  x, found = compiled(everything, noise, grids)
   expected = exact(process, x, start, end)
-  denoise, errors = denoiser(process), []
-  for number in numbers:
-    run = jax.jit(lambda x, times: sampler(denoise, process, x, times).x)
-    errors.append(np.abs(run(x, grid(number)) - expected).max())
+  errors = [np.abs(x - expected).max() for x in found]
   return -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
 
 
@@ -250,33 +302,37 @@ def test_order_of_long_multistep_methods(order, x64):
 
 def test_multistep_weights_are_those_of_adams_and_bashforth(x64):
   times = schedules.uniform(6, 3.0)
-  of_x, of_noise = ode_samplers._multistep_weights(ALL["edm"], jnp.asarray(times), 4)
+  weights_of = lambda times: ode_samplers._multistep_weights(ALL["edm"], times, 4)
+  of_x, of_noise = compiled(weights_of, times)
   np.testing.assert_allclose(of_x, 0, atol=1e-12)
   known = ([1, 0, 0, 0], [3 / 2, -1 / 2, 0, 0], [23 / 12, -16 / 12, 5 / 12, 0])
   for i, weights in enumerate([*known, *[np.array([55, -59, 37, -9]) / 24] * 3]):
     np.testing.assert_allclose(of_noise[i], -0.5 * np.array(weights), atol=1e-12)
 
 
-def run(sampler, name, times, shape=(3, 2), **options):
-  process = ALL[name]
-  x = sampling.prior(process, random.key(1), jnp.zeros(shape), times[0])
-  go = lambda x: sampler(denoiser(process), process, x, times, random.key(2), **options)
-  return jax.jit(go)(x)
-
-
 def test_samplers_that_are_special_cases_of_others(x64):
+  key, ddim = random.key(2), stochastic_samplers.ddim
+  churned = stochastic_samplers.stochastic_heun
   for name, times in (
     ("edm", schedules.karras_levels(7)),
     ("straight", schedules.uniform(5, 1.0)),
   ):
-    same = lambda a, b: np.testing.assert_allclose(a.x, b.x, rtol=1e-9, atol=1e-12)
-    euler = run(ode_samplers.euler, name, times)
-    same(run(stochastic_samplers.ddim, name, times), euler)
-    same(run(ode_samplers.adams_bashforth, name, times, order=1), euler)
-    heun = run(ode_samplers.heun, name, times)
-    same(run(stochastic_samplers.stochastic_heun, name, times, churn=0.0), heun)
-    ancestral = run(stochastic_samplers.ancestral, name, times)
-    same(run(stochastic_samplers.ddim, name, times, eta=1.0), ancestral)
+
+    def everything(key, name=name, times=times):
+      process = ALL[name]
+      x = sampling.prior(process, random.key(1), jnp.zeros((3, 2)), times[0])
+      args = denoiser(process), process, x, times, key
+      of_order_one = ode_samplers.adams_bashforth(*args, order=1)
+      pairs = (
+        (ddim(*args), ode_samplers.euler(*args)),
+        (of_order_one, ode_samplers.euler(*args)),
+        (churned(*args, churn=0.0), ode_samplers.heun(*args)),
+        (ddim(*args, eta=1.0), stochastic_samplers.ancestral(*args)),
+      )
+      return [(a.x, b.x) for a, b in pairs]
+
+    for a, b in compiled(everything, key):
+      np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
 ALL_SAMPLERS = {
@@ -302,11 +358,19 @@ def test_samples_of_an_exact_denoiser_have_the_right_moments(sampler):
     ("straight", schedules.uniform(200, 1.0)),
     ("edm", schedules.karras_levels(200)),
   ):
-    process = ALL[name]
-    x = sampling.prior(process, random.key(1), jnp.zeros((512, 32)), times[0])
-    denoise = denoiser(process, ((1.0, MEAN, STD),))
-    go = lambda x: ALL_SAMPLERS[sampler](denoise, process, x, times, random.key(2))
-    x = np.asarray(jax.jit(go)(x).x)
+    process, key = ALL[name], random.key(2, impl="rbg")  # Half the time of the default.
+
+    def denoise(x_t, t, process=process):
+      """`denoiser` of one Gaussian, in fewer operations."""
+      alpha, sigma = process.alpha(t), process.sigma(t)
+      gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+      return MEAN + gain * (x_t - alpha * MEAN)
+
+    def go(key, process=process, times=times, denoise=denoise):
+      x = sampling.prior(process, random.key(1), jnp.zeros((512, 32)), times[0])
+      return ALL_SAMPLERS[sampler](denoise, process, x, times, key).x
+
+    x = compiled(go, key)
     assert x.dtype == np.float32
     error = STD / np.sqrt(x.size)
     np.testing.assert_allclose(x.mean(), MEAN, atol=0.005 + 4 * error)
@@ -337,47 +401,51 @@ def test_evaluations_are_counted(sampler):
 
 def test_deterministic_samplers_go_both_ways(x64):
   process, times = ALL["vp_cosine"], np.linspace(0.95, 0.05, 65)
-  denoise = denoiser(process)
-  x = jnp.linspace(-2, 2, 6)[:, None]
-  for sampler in (ode_samplers.heun, ode_samplers.dpm_solver_pp_2m, ode_samplers.euler):
-    there = sampler(denoise, process, x, times).x
-    back = sampler(denoise, process, there, times[::-1]).x
-    assert (
-      1e-9 < np.abs(back - x).max() < (0.2 if sampler is ode_samplers.euler else 0.01)
-    )
+  samplers = (ode_samplers.heun, ode_samplers.dpm_solver_pp_2m, ode_samplers.euler)
+  x = np.linspace(-2, 2, 6)[:, None]
+
+  def everything(x):
+    both = lambda sampler, x, times: sampler(denoiser(process), process, x, times).x
+    return [both(s, both(s, x, times), times[::-1]) for s in samplers]
+
+  for back, limit in zip(compiled(everything, x), (0.01, 0.01, 0.2), strict=True):
+    assert 1e-9 < np.abs(back - x).max() < limit
 
 
 def test_rescaling_gives_the_coordinates_of_edm(x64):
   """y = x_t / alpha_t at the noise level; a step of Euler's is the same there."""
   process, times = ALL["discrete"], schedules.linear_steps(1000, 20)
-  alpha, sigma = at(process, times)
-  x = jnp.linspace(-2, 2, 6)[:, None]
-  denoise = denoiser(process)
-  there = processes.rescaled(denoise, process)
-  y = x / alpha[0]
-  a = ode_samplers.euler(denoise, process, x, times).x
-  b = ode_samplers.euler(there, ALL["edm"], y, sigma / alpha).x
-  np.testing.assert_allclose(a, b, rtol=1e-9)
-  a = ode_samplers.heun(denoise, process, x, times).x
-  b = ode_samplers.heun(there, ALL["edm"], y, sigma / alpha).x
-  assert 1e-6 < np.abs(a - b).max() < 0.1  # Another method of order 2.
+
+  def everything(x, times):
+    alpha, sigma = at(process, times)
+    denoise = denoiser(process)
+    here = denoise, process, x, times
+    edm = ALL["edm"], x / alpha[0], sigma / alpha
+    there = processes.rescaled(denoise, process), *edm
+    pairs = ((s(*here), s(*there)) for s in (ode_samplers.euler, ode_samplers.heun))
+    return [(a.x, b.x) for a, b in pairs]
+
+  euler, heun = compiled(everything, np.linspace(-2, 2, 6)[:, None], times)
+  np.testing.assert_allclose(*euler, rtol=1e-9)
+  assert 1e-6 < np.abs(heun[0] - heun[1]).max() < 0.1  # Another method of order 2.
 
 
-@pytest.mark.parametrize("sampler", ["large", "stochastic_heun", "predictor_corrector"])
-def test_devices_change_nothing(sampler):
+def test_devices_change_nothing():
   process, times = ALL["edm"], schedules.karras_levels(4)
+  names = ("large", "stochastic_heun", "predictor_corrector")
 
   def sample(state, batch, key):
     x = sampling.prior(process, key, batch["image"], times[0])
-    denoise = denoiser(process)
-    return {"x": ALL_SAMPLERS[sampler](denoise, process, x, times, key).x}
+    args = denoiser(process), process, x, times, key
+    return {name: ALL_SAMPLERS[name](*args).x for name in names}
 
   found = []
   for devices in (1, 2):
     backend = parallel.jit_backend(jax.devices()[:devices])
     batch = backend.put_batch({"image": np.zeros((4, 2, 2, 1), np.float32)})
-    found.append(backend.compile_eval(sample)((), batch, random.key(0))["x"])
-  np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-3)
+    found.append(backend.compile_eval(sample)((), batch, random.key(0)))
+  for name in names:
+    np.testing.assert_allclose(*(x[name] for x in found), rtol=1e-3, atol=1e-3)
 
 
 def test_bad_input_is_refused():
@@ -407,7 +475,7 @@ def test_equals_diffusers_step_for_step(name, x64, monkeypatch):
   golden = np.load(GOLDEN)
   times = np.append(golden[f"{name}/times"] + 1.0, 0.0)  # They count from 0.
   path, process = golden[f"{name}/path"], ALL["discrete"]
-  alpha, sigma = at(process, times)
+  alpha, sigma = compiled(lambda t: at(process, t), times)
   denoise, grid = denoiser(process), times
   if name in ("euler", "heun"):  # In the coordinates of EDM.
     path = np.append(path[:1] / alpha[0], path[1:], axis=0)
@@ -425,8 +493,11 @@ def test_equals_diffusers_step_for_step(name, x64, monkeypatch):
   monkeypatch.setattr(
     stochastic_samplers, "normal", lambda i, like: jnp.asarray(noise)[i]
   )
-  for steps in (1, 3, 10):
-    go = lambda x, times: sampler(denoise, process, x, times, 0).x
-    x = jax.jit(go)(path[0], grid[: steps + 1])
+
+  def everything(x, grid):
+    lengths = (1, 3, 10)
+    return {n: sampler(denoise, process, x, grid[: n + 1], 0).x for n in lengths}
+
+  for steps, x in compiled(everything, path[0], np.asarray(grid)).items():
     error = np.abs(x - path[steps]).max() / np.abs(path[steps]).max()
     assert error < tolerance, (steps, error)

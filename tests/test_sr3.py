@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 import pytest
 
+from jaxgen import data
 from jaxgen.diffusion.process import discrete
 from jaxgen.diffusion.schedules import linear_betas
-from jaxgen.diffusion.sr3 import Network, enlarged, sr3
+from jaxgen.diffusion.sr3 import Network, enlarged, shrunk, sr3
+from jaxgen.method import TrainState
 from jaxgen.nn.unet import UNet
 
 KEY = jax.random.key(0)
@@ -31,18 +34,19 @@ class Exact(nn.Module):
 
 
 def test_enlarged_images_are_bicubic_of_means():
-  flat = jnp.full((1, 8, 8, 1), 0.3)
-  np.testing.assert_allclose(enlarged(flat, 4), flat, atol=1e-6)
-  image = jax.random.uniform(KEY, (2, 8, 12, 3))
+  again = jax.jit(lambda image: enlarged(shrunk(image, 2), 2))
+  flat = np.full((2, 8, 12, 3), 0.3, np.float32)
+  np.testing.assert_allclose(again(flat), flat, atol=1e-6)
+  image = np.asarray(jax.random.uniform(KEY, flat.shape))
   low = image.reshape(2, 4, 2, 6, 2, 3).mean((2, 4))
   expected = jax.image.resize(low, image.shape, "cubic")  # The same but at the border.
-  found = enlarged(image, 2)
+  found = again(image)
   assert found.shape == image.shape
   np.testing.assert_allclose(found[:, 3:5, 3:9], expected[:, 3:5, 3:9], atol=0.1)
-  same = image.at[:, ::2].add(0.1).at[:, 1::2].add(-0.1)  # The same means.
-  np.testing.assert_allclose(enlarged(same, 2), found, atol=1e-6)
+  same = image + np.tile([0.1, -0.1], 4).reshape(1, 8, 1, 1)  # The same means.
+  np.testing.assert_allclose(again(same.astype("f")), found, atol=1e-6)
   with pytest.raises(ValueError, match="8x12 pixels: expected sides that 5 divides"):
-    enlarged(image, 5)
+    shrunk(image, 5)
 
 
 def test_samples_are_drawn_for_the_small_image():
@@ -51,12 +55,36 @@ def test_samples_are_drawn_for_the_small_image():
   batch = {"image": image}
   state = jax.jit(method.init)(KEY, batch)
   out = jax.jit(method.tools["upscale"])(state, batch, KEY)
-  low = np.asarray(enlarged(image, 4))
+  low = np.asarray(enlarged(shrunk(image, 4), 4))
   error = np.asarray(out["samples"]) - low
   np.testing.assert_allclose(out["given"], low, atol=1e-6)
   np.testing.assert_allclose(error.mean(), 0.0, atol=0.01)
   # The smaller variance, on 100 steps, is too small for data as narrow as these.
   np.testing.assert_allclose(error.var(), VARIANCE, rtol=0.3)
+
+
+def test_small_images_are_read_from_files_and_enlarged(tmp_path):
+  """As they are: 3x2 pixels where the training images have 8x8."""
+  pixels = np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3)
+  Image.fromarray(pixels).save(tmp_path / "small.png")
+  spec = {"image": np.zeros((4, 8, 8, 1), np.uint8)}
+  small = str(tmp_path / "small.png")
+  given, num = data.given_images(spec, None, None, None, low=small)
+  assert num == 1
+  np.testing.assert_array_equal(given["low"], pixels[None, ..., None])
+  method = sr3(Exact(), tx=None, betas=BETAS, factor=4)
+  params = {"net": {"one": np.float32(1.0)}}
+  state = TrainState(np.int32(0), params, {}, {}, {})
+  low = given["low"] / np.float32(127.5) - 1
+  out = jax.jit(method.tools["upscale"])(state, {"low": low}, KEY)
+  expected = np.asarray(enlarged(low, 4)).clip(-1, 1)
+  assert {name: x.shape for name, x in out.items()} == {
+    "samples": (1, 8, 12, 1),
+    "given": (1, 8, 12, 1),
+  }
+  np.testing.assert_allclose(out["given"], expected, atol=1e-5)
+  error = np.asarray(out["samples"] - expected)
+  np.testing.assert_allclose(np.abs(error).mean(), 0.0, atol=3 * VARIANCE**0.5)
 
 
 def test_the_loss_is_that_of_the_small_image():

@@ -305,9 +305,41 @@ def test_a_label_that_the_run_has_not_seen_is_said(tmp_path):
   loaded = run.Run(tmp_path, given, state, None, {}, phase)
   draw = lambda label: evaluate.sample(loaded, 8, label=label, backend=backend(1))
   np.testing.assert_array_equal(draw(2)["label"], 2)
-  for label in (3, -1):
-    with pytest.warns(UserWarning, match=rf"label {label} is not in 0\.\.2"):
+  for label in (3, -2):
+    with pytest.warns(UserWarning, match=rf"label {label} is not among .* 0\.\.2"):
       draw(label)
+  np.testing.assert_array_equal(draw(-1)["label"], -1)  # None, which is no mistake.
+  # Of one row, which has label 0, the others that are stored are known all the same.
+  one = evaluate.sample(loaded, 1, label=2, backend=backend(1))
+  np.testing.assert_array_equal(one["label"], 2)
+
+
+def test_of_images_that_are_given_the_label_is_not_known(tmp_path):
+  """Else they would have those of other images, which are stored."""
+  stored = {"image": np.zeros((4, 2, 2, 1), np.uint8), "label": np.arange(4)}
+  np.savez(tmp_path / "conditioning.npz", **stored)
+  state = TrainState(jnp.zeros((), jnp.int32), {}, {}, {}, {})
+  both = lambda state, batch, key: {"x": batch["image"], "label": batch["label"]}
+  shape = lambda state, batch, key: {"x": jnp.zeros_like(batch["image"])}
+  method = Method(None, None, sample=shape, tools={"both": both})
+  phase = run.Phase(method, lambda first: iter([stored]), 0)
+  loaded = run.Run(tmp_path, method, state, None, {}, phase)
+
+  def draw(given, **kwargs):
+    options = dict(given=given, backend=backend(1), **kwargs)
+    return evaluate.sample(loaded, 2, **options)
+
+  image = {"image": np.full((2, 2, 2, 1), 255, np.uint8)}
+  with pytest.warns(UserWarning, match=r"labels of the images .* stored, 0, 2 \.\.\.:"):
+    np.testing.assert_array_equal(draw(image, mode="both")["label"], [0, 2])
+  for label in (3, -1):
+    found = draw(image, mode="both", label=label)
+    np.testing.assert_array_equal(found["label"], label)
+    np.testing.assert_array_equal(found["x"], 1.0)
+  labelled = {**image, "label": np.int32([1, 3])}
+  np.testing.assert_array_equal(draw(labelled, mode="both")["label"], [1, 3])
+  with pytest.warns(UserWarning, match=r"sample does not read .* \['image'\]"):
+    draw(image, label=0)
 
 
 def test_every_zero_acts_at_the_end_only(tmp_path):

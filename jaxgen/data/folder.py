@@ -178,13 +178,14 @@ def image_folder(
   return Source(examples, batch_size, seed, flip, in_memory, num_workers)
 
 
-def read_images(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
+def read_images(path: str | os.PathLike, shape: tuple) -> np.ndarray:
   """One image file, all those below a folder in order, or the "image" of an .npz.
 
   Args:
     path: Which.
     shape: (height, width, channels) of the result. If it is square, images of other
-      sizes are cropped and resized to it as `image_folder` does.
+      sizes are cropped and resized to it as `image_folder` does. Of height and width
+      None, they are as they are.
 
   Returns:
     uint8, or the float32 in [-1, 1] of an .npz, [N, *shape].
@@ -195,7 +196,7 @@ def read_images(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
   """
   name, (height, width, channels) = os.path.expanduser(os.fspath(path)), shape
   if name.endswith(".npz"):
-    found = arrays(name, batch_size=1).examples.load()["image"]
+    found = _rows(name)["image"]
   elif os.path.isdir(name):
     size = height if height == width else None
     found = FolderExamples(name, size, channels, "all", "raise").load()["image"]
@@ -205,35 +206,50 @@ def read_images(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
     found = one[None]
   else:
     raise FileNotFoundError(f"no image, folder or .npz {name!r}")
-  if found.shape[1:] != tuple(shape):
-    raise ValueError(f"{name}: images are {found.shape[1:]}: expected {tuple(shape)}")
+  expected = (height or found.shape[1], width or found.shape[2], channels)
+  if found.shape[1:] != expected:
+    raise ValueError(f"{name}: images are {found.shape[1:]}: expected {expected}")
   return found
 
 
+def _rows(name: str) -> Batch:
+  return dict(arrays(name, batch_size=1).examples.load())
+
+
 def given_images(
-  spec: Batch, path: str | None, mask: str | None, num: int | None
+  spec: Batch,
+  path: str | None,
+  mask: str | None,
+  num: int | None,
+  low: str | None = None,
 ) -> tuple[dict[str, np.ndarray], int]:
   """What a tool is given in files: (entries of a batch, the number of its rows).
 
   Args:
     spec: Of the batches that the method was trained with.
-    path: Images for "image", see `read_images`; repeated, or cut, to `num` rows.
+    path: Images for "image", see `read_images`, or an .npz of any entries ("image",
+      "latents", "label", ...); repeated, or cut, to `num` rows.
     mask: An image for "mask", f32 [num, H, W, 1]: 1 where it is white.
     num: Rows; default one for every image, or 64 without any.
+    low: Images for "low", of their own size; repeated, or cut, too.
 
   Raises:
     ValueError: The method takes no images, or these do not fit.
   """
-  given, num = {}, num or (0 if path else 64)
-  if not (path or mask):
-    return given, num
+  if not (path or mask or low):
+    return {}, num or 64
   if "image" not in spec:
     raise ValueError(f"--input and --mask: batches have no image, only {sorted(spec)}")
-  shape = spec["image"].shape[1:]
+  shape, given = spec["image"].shape[1:], {}
   if path:
-    images = read_images(path, shape)
-    num = num or len(images)
-    given["image"] = images[np.arange(num) % len(images)]
+    name = os.path.expanduser(os.fspath(path))
+    given = _rows(name) if name.endswith(".npz") else {"image": None}
+    if "image" in given:
+      given["image"] = read_images(name, shape)
+  if low:
+    given["low"] = read_images(low, (None, None, shape[-1]))
+  num = num or max(map(len, given.values()), default=64)
+  given = {name: x[np.arange(num) % len(x)] for name, x in given.items()}
   if mask:
     found = read_images(mask, (*shape[:2], 1))[:1]
     white = found > (127 if found.dtype == np.uint8 else 0)

@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import stochastic_samplers
+from jaxgen.diffusion import editing, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
-from jaxgen.diffusion.process import discrete
+from jaxgen.diffusion.process import clipped, discrete
 from jaxgen.diffusion.sampling import Levels, levels
 from jaxgen.method import Array, Batch, Method, PyTree, TrainState, per_example
 from jaxgen.ops.paths import slerp
@@ -53,16 +53,20 @@ def ddim(
   `sample` and the tools call the network once a step, S = len(steps) - 1 times. Tools,
   all without noise:
     encode: batch["image"] to latents. {"latents": f32 [B, H, W, C]}, about N(0, I).
-    decode: Back. batch["latents"] to {"images": f32 [B, H, W, C] in [-1, 1]}.
+    decode: Back. batch["latents"], as encode's .npz has them, to {"images": f32
+      [B, H, W, C] in [-1, 1]}.
     reconstruct: The one and the other. {"reconstructions": f32 [B, H, W, C] in [-1, 1]}
       and {"error": f32 [B]}: the squared error per dimension for pixels in [0, 1], as
       in Table 2.
-    interpolate: Images from two latents drawn for each row of the batch, and between
-      them at constant angular speed. {"interpolations": f32 [B, 9, H, W, C]}.
+    interpolate: From image i to image i + 1 (cyclically): both encoded, and decoded
+      between their latents at constant angular speed. {"interpolations": f32
+      [B, 9, H, W, C]}; the ends are reconstructions.
+    walk: The same between two latents that are drawn for each row, as in Figure 6.
+    inpaint, img2img, colourise: See `editing.tools`; these draw noise.
 
   Args:
-    net: Predicts the noise. (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, C].
-      It has no variables but its parameters.
+    net: Predicts the noise. (x f32 [B, H, W, C], t i32 or f32 [B], train) ->
+      [B, H, W, C]. It has no variables but its parameters.
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1).
     steps: The subset to sample on: steps of 1, ..., T, falling, then 0;
@@ -110,6 +114,8 @@ def ddim(
 
   def decode(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     del key
+    if "latents" not in batch:
+      raise ValueError("no latents: pass --input=FILE.npz of encode's --out=FILE.npz")
     return {"images": decoded(state.params["net"], batch["latents"])}
 
   def reconstruct(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
@@ -119,19 +125,30 @@ def ddim(
     error = jnp.mean(((found - x) / 2.0) ** 2, axis=(1, 2, 3))
     return {"reconstructions": found, "error": error}
 
-  def interpolate(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    a, b = random.normal(key, (2, *batch["image"].shape))
+  def between(params: PyTree, a: Array, b: Array) -> dict[str, Array]:
     flat = lambda z: per_example(z).reshape(len(z), -1)
     path = slerp(flat(a), flat(b), jnp.linspace(0.0, 1.0, NUM_POINTS))
-    of_point = lambda z: decoded(state.params["net"], z.reshape(a.shape))
+    of_point = lambda z: decoded(params, z.reshape(a.shape))
     return {"interpolations": jax.vmap(of_point, 1, 1)(path)}
+
+  def interpolate(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    del key
+    latents = encoded(state.params["net"], batch["image"])
+    return between(state.params["net"], latents, jnp.roll(latents, -1, axis=0))
+
+  def walk(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    a, b = random.normal(key, (2, *batch["image"].shape))
+    return between(state.params["net"], a, b)
 
   tools = {
     "encode": encode,
     "decode": decode,
     "reconstruct": reconstruct,
     "interpolate": interpolate,
+    "walk": walk,
   }
+  model = lambda state, batch: (clipped(parts.denoise(state.params["net"])), process)
+  tools |= editing.tools(model, steps)
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)
 
 

@@ -71,8 +71,8 @@ def ddpm(
     inpaint, img2img, colourise: See `editing.tools`.
 
   Args:
-    net: Predicts the noise. (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, C].
-      It has no variables but its parameters.
+    net: Predicts the noise. (x f32 [B, H, W, C], t i32 or f32 [B], train) ->
+      [B, H, W, C]. It has no variables but its parameters.
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1).
     ema_decay: Decay per step of the averaged weights used to sample.
@@ -151,8 +151,7 @@ def ddpm(
 
   tools = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
   tools |= editing.tools(
-    lambda state, batch: clipped(parts.denoise(state.params["net"])),
-    process,
+    lambda state, batch: (clipped(parts.denoise(state.params["net"])), process),
     np.arange(num_steps, -1, -1),
     variance=variance,
   )

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from jaxgen.diffusion import (
+  editing,
   learned_variance,
   process,
   sampling,
@@ -69,11 +70,13 @@ def dit(
   `sample` takes `num_sampling_steps` steps, twice the rows each with guidance. Tools,
   on batch["image"]:
     unguided: `sample` with guidance 1.
+    inpaint, img2img, colourise: On pixels; see `editing.tools`. With the guidance, and
+      the posterior's variances, not the learned ones.
 
   Args:
-    net: Noise and variance. (x f32 [B, H, W, C], t i32 [B] counted from 0, label i32
-      [B], train) -> [B, H, W, 2 C]; a label below 0 is none. It has no variables but
-      its parameters.
+    net: Noise and variance. (x f32 [B, H, W, C], t i32 or f32 [B] counted from 0, label
+      i32 [B], train) -> [B, H, W, 2 C]; a label below 0 is none. It has no variables
+      but its parameters.
     tx: Optimiser of `net`.
     betas: Forward-process variances, [T] in (0, 1), T >= 2.
     encode: (images in [-1, 1], key) -> latents of variance about 1, and
@@ -147,19 +150,30 @@ def dit(
 
   # Sampling.
 
+  def outputs_of(state: TrainState, batch: Batch, scale: float) -> Callable:
+    """(x_t, t) -> noise and variance, of which the noise is guided."""
+
+    def predict(x: Array, t: Array, label: Array) -> Array:
+      params = {"params": state.params["net"]}
+      return net.apply(params, x, t - 1.0, label, train=False)
+
+    is_noise = lambda outputs: jnp.arange(outputs.shape[-1]) < outputs.shape[-1] // 2
+    return guided(
+      predict, batch["label"], scale, lambda o: is_noise(o)[None, None, None]
+    )
+
+  def model(
+    state: TrainState, batch: Batch
+  ) -> tuple[process.Denoiser, process.Process]:
+    outputs = outputs_of(state, batch, guidance)
+    noise = lambda x_t, t: learned_variance.split(outputs(x_t, t))[0]
+    return process.clipped(process.denoiser(noise, chain, process.NOISE)), chain
+
   def sample_with(scale: float) -> Callable:
     def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
       init_key, prior_key, steps_key = random.split(key, 3)
       like = jax.eval_shape(encoded, batch, init_key)
-
-      def predict(x: Array, t: Array, label: Array) -> Array:
-        steps = jnp.round(t).astype(jnp.int32) - 1
-        return net.apply({"params": state.params["net"]}, x, steps, label, train=False)
-
-      is_noise = lambda outputs: jnp.arange(outputs.shape[-1]) < outputs.shape[-1] // 2
-      outputs = guided(
-        predict, batch["label"], scale, lambda o: is_noise(o)[None, None, None]
-      )
+      outputs = outputs_of(state, batch, scale)
 
       def reverse(x_t: Array, now: Levels, then: Levels) -> tuple[Array, Array]:
         noise, v = learned_variance.split(outputs(x_t, now.t))
@@ -176,4 +190,6 @@ def dit(
     return sample
 
   tools = {"unguided": sample_with(1.0)}
+  if not encode:
+    tools |= editing.tools(model, times)
   return Method(init, train_step, eval_step, sample_with(guidance), tools)

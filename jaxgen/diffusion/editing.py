@@ -134,7 +134,8 @@ def repaint(
   x = sampling.prior(process, prior_key, given, times[0])
   keys = random.split(key, num_steps // jump)
   body = lambda x, at: (resampled(x, *at), None)
-  return jax.lax.scan(body, x, (now, then, keys))[0]
+  x = jax.lax.scan(body, x, (now, then, keys))[0]
+  return mask * given + (1.0 - mask) * x  # Some processes have noise at their end.
 
 
 def _stretches(grid: Levels, jump: int) -> tuple[Levels, Levels]:
@@ -158,13 +159,14 @@ def grey_basis(channels: int) -> np.ndarray:
 
 
 def tools(
-  denoiser: Callable[[TrainState, Batch], Denoiser],
-  process: Process,
+  model: Callable[[TrainState, Batch], tuple[Denoiser, Process]],
   times: np.ndarray,
   *,
   sampler: Callable = stochastic_samplers.ancestral,
   variance: Callable[[Levels, Levels], Array] = small_variance,
   strength: float = 0.5,
+  observe: Callable[[Array], Array] = lambda image: image,
+  restore: Callable[[Array], Array] = lambda x: jnp.clip(x, -1.0, 1.0),
 ) -> dict[str, Callable]:
   """Tools of a method over batch["image"], f32 [B, H, W, C] in [-1, 1].
 
@@ -176,13 +178,15 @@ def tools(
   All are f32 [B, H, W, C] in [-1, 1].
 
   Args:
-    denoiser: (state, batch) -> the denoiser, for the labels of the batch, say.
-    process: Of x_t.
+    model: (state, batch) -> the denoiser, for the labels of the batch, say, and the
+      process of x_t.
     times: [N + 1], falling to the data. `repaint` jumps by 10 steps where that divides
       N, else by what 10 and N have in common.
     sampler: Of img2img.
     variance: Of the reverse steps of inpaint and colourise.
     strength: Of img2img; see `sdedit`.
+    observe: An image -> the x that is diffused.
+    restore: Back, into [-1, 1].
   """
   jump = math.gcd(JUMP, len(times) - 1)
   options = dict(jump=jump, variance=variance)
@@ -192,25 +196,25 @@ def tools(
     height = image.shape[1]
     upper = (jnp.arange(height) < height // 2).astype(image.dtype)
     mask = batch.get("mask", upper[None, :, None, None])
-    denoise = denoiser(state, batch)
-    x = repaint(denoise, process, image, mask, times, key, **options)
-    return {"samples": jnp.clip(x, -1.0, 1.0), "given": mask * (image + 1.0) - 1.0}
+    x = repaint(*model(state, batch), observe(image), mask, times, key, **options)
+    return {"samples": restore(x), "given": mask * (image + 1.0) - 1.0}
 
   def img2img(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    denoise = denoiser(state, batch)
-    x = sdedit(
-      *(sampler, denoise, process, batch["image"], times, key), strength=strength
-    )
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    x = observe(batch["image"])
+    x = sdedit(sampler, *model(state, batch), x, times, key, strength=strength)
+    return {"samples": restore(x)}
 
   def colourise(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     image = batch["image"]
     channels = image.shape[-1]
+    if channels == 1:
+      return {"samples": image, "given": image}  # There is no colour to draw.
     basis = jnp.asarray(grey_basis(channels), image.dtype)
     known = (jnp.arange(channels) == 0).astype(image.dtype)[None, None, None]
-    denoise = in_basis(denoiser(state, batch), basis)
-    y = repaint(denoise, process, image @ basis, known, times, key, **options)
+    denoise, process = model(state, batch)
+    denoise, y = in_basis(denoise, basis), observe(image) @ basis
+    y = repaint(denoise, process, y, known, times, key, **options)
     grey = jnp.broadcast_to(image.mean(axis=-1, keepdims=True), image.shape)
-    return {"samples": jnp.clip(y @ basis.T, -1.0, 1.0), "given": grey}
+    return {"samples": restore(y @ basis.T), "given": grey}
 
   return {"inpaint": inpaint, "img2img": img2img, "colourise": colourise}

@@ -197,6 +197,7 @@ def edm(
     # One level in each of B strata: less variance than independent ones.
     strata = random.permutation(order_key, jnp.arange(len(x)))
     share = (strata + random.uniform(level_key, (len(x),), minval=1e-3)) / len(x)
+    share = jnp.minimum(share, 1 - np.finfo(np.float32).epsneg)  # It may round to 1.
     mean, std = log_sigma
     sigma = jnp.exp(mean + std * ndtri(share))
     return {"loss": losses(state.params["net"], x, sigma, noise_key, label_of(batch))}
@@ -219,5 +220,6 @@ def edm(
     return sample
 
   tools = {"stochastic": sample_with(stochastic_samplers.stochastic_heun)}
-  tools |= editing.tools(denoiser, PROCESS, levels, sampler=sampler)
+  model = lambda state, batch: (denoiser(state, batch), PROCESS)
+  tools |= editing.tools(model, levels, sampler=sampler)
   return Method(init, train_step, eval_step, sample_with(sampler), tools)

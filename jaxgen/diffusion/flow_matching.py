@@ -41,7 +41,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import continuous, likelihood, ode_samplers, sampling, schedules
+from jaxgen.diffusion import (
+  continuous,
+  editing,
+  likelihood,
+  ode_samplers,
+  sampling,
+  schedules,
+)
 from jaxgen.diffusion.process import VELOCITY, Denoiser, Process
 from jaxgen.diffusion.process import denoiser as as_denoiser
 from jaxgen.method import Array, Batch, Method, Metrics, PyTree, TrainState
@@ -136,6 +143,8 @@ def flow_matching(
     nll: {"bits_per_dim", "nll" (nats per image), "evaluations"}, each f32 [B]: an
       unbiased estimate of a bound for images with uniform noise (`likelihood`), and
       what the solver needed. Needs the extra `ode`.
+    inpaint, img2img, colourise: See `editing.tools`; on the same times. The first and
+      the last of them draw noise in every step.
 
   Args:
     net: The velocity. (x f32 [B, H, W, C], 1000 t f32 [B], train) -> [B, H, W, C].
@@ -184,5 +193,10 @@ def flow_matching(
     )
 
   nll.settings = likelihood.settings(num_levels, tolerance)
-  tools = {"nll": nll}
+
+  def model(state: TrainState, batch: Batch) -> tuple[Denoiser, Process]:
+    return denoiser(net, state.params["net"], sigma_min=sigma_min), process
+
+  ways = dict(sampler=sampler, **likelihood.ways(num_levels))
+  tools = {"nll": nll, **editing.tools(model, times, **ways)}
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

@@ -20,6 +20,7 @@ Where this differs from the paper:
 """
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -29,9 +30,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.diffusion import bound, learned_variance, sampling, stochastic_samplers
+from jaxgen.diffusion import (
+  bound,
+  editing,
+  learned_variance,
+  sampling,
+  stochastic_samplers,
+)
 from jaxgen.diffusion.noise_prediction import early_steps, mean
-from jaxgen.diffusion.process import diffuse, discrete
+from jaxgen.diffusion.process import (
+  NOISE,
+  Denoiser,
+  Process,
+  clipped,
+  denoiser,
+  diffuse,
+  discrete,
+)
 from jaxgen.diffusion.sampling import Levels, posterior_mean
 from jaxgen.diffusion.schedules import even_steps
 from jaxgen.method import (
@@ -90,9 +105,11 @@ def improved_ddpm(
       levels, and its parts "rate" (L_1 + ... + L_T) and "distortion" (L_0):
       {"bits_per_dim", "rate", "distortion"}, each f32 [B]. One call of the network per
       step.
+    inpaint, img2img, colourise: See `editing.tools`; with the posterior's variances,
+      not the learned ones.
 
   Args:
-    net: (x f32 [B, H, W, C], t i32 [B], train) -> [B, H, W, 2 C]: the noise, then for
+    net: (x f32 [B, H, W, C], t [B], train) -> [B, H, W, 2 C]: the noise, then for
       each value where its variance lies between the posterior's (-1) and beta (1), on a
       scale of logarithms. It has no variables but its parameters.
     tx: Optimiser of `net`.
@@ -186,13 +203,19 @@ def improved_ddpm(
 
   # Sampling.
 
+  def outputs_of(params: PyTree, x_t: Array, t: Array) -> Array:
+    return net.apply({"params": params}, x_t, jnp.full(len(x_t), t - 1.0))
+
   def reverse(params: PyTree) -> bound.Reverse:
     def step(x_t: Array, now: Levels, then: Levels) -> tuple[Array, Array]:
-      index = jnp.rint(now.t).astype(jnp.int32) - 1
-      outputs = net.apply({"params": params}, x_t, jnp.full(len(x_t), index))
-      return gaussian_of(outputs, x_t, now, then)[1:]
+      return gaussian_of(outputs_of(params, x_t, now.t), x_t, now, then)[1:]
 
     return step
+
+  def model(state: TrainState, batch: Batch) -> tuple[Denoiser, Process]:
+    outputs = functools.partial(outputs_of, state.params["net"])
+    noise = lambda x_t, t: learned_variance.split(outputs(x_t, t))[0]
+    return clipped(denoiser(noise, process, NOISE)), process
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
@@ -205,7 +228,8 @@ def improved_ddpm(
     step = reverse(state.params["net"])
     return bound.bits_per_dim(step, process, num_steps, batch["image"], key)
 
-  return Method(init, train_step, eval_step, sample, {"nll": nll})
+  tools = {"nll": nll, **editing.tools(model, sample_steps)}
+  return Method(init, train_step, eval_step, sample, tools)
 
 
 def important_steps(

@@ -11,6 +11,7 @@ then a bound on those of the levels, on average (see `ops.dequantize`).
 """
 
 from collections.abc import Callable
+import functools
 import math
 
 from jax import random
@@ -122,6 +123,19 @@ def settings(num_levels: int, tolerance: Tolerance) -> str:
 def observe(image: Array, key: Array, num_levels: int = 256) -> Array:
   """x in [-1, 1) of an image, with its noise."""
   return 2.0 * per_example(dequantize.uniform(image, key, num_levels)) - 1.0
+
+
+def centre(image: Array, num_levels: int = 256) -> Array:
+  """x in (-1, 1) of an image, in the middle of its noise."""
+  return 2.0 * dequantize.dequantize(image, jnp.float32(0.5), num_levels) - 1.0
+
+
+def ways(num_levels: int = 256) -> dict[str, Callable[[Array], Array]]:
+  """From images to x and back, for `editing.tools`."""
+  return {
+    "observe": functools.partial(centre, num_levels=num_levels),
+    "restore": functools.partial(restore, num_levels=num_levels),
+  }
 
 
 def restore(x: Array, num_levels: int = 256) -> Array:

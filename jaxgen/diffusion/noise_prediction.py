@@ -58,10 +58,11 @@ def training(
   ema_decay: float,
   conditions: Callable[[Batch], tuple[Array, ...]] = lambda batch: (),
 ) -> Training:
-  """L_simple of `net`, (x_t, t i32 [B] from 0, *conditions, train) -> noise.
+  """L_simple of `net`, (x_t, t [B] from 0, *conditions, train) -> noise.
 
   Args:
-    net: It has no variables but its parameters.
+    net: It has no variables but its parameters. In training t is i32; samplers ask for
+      f32, also between two steps, so that a table of steps must interpolate.
     tx: Its optimiser.
     process: `process.discrete`; its step t is called t - 1 by the network.
     num_steps: T.
@@ -103,8 +104,8 @@ def training(
     return {"loss": losses(state.params["net"], batch, t, noise_key, None)}
 
   def predict(params: PyTree, x_t: Array, t: Array, *given: Array) -> Array:
-    index = jnp.full(len(x_t), jnp.rint(t).astype(jnp.int32) - 1)
-    return net.apply({"params": params}, x_t, index, *given, train=False)
+    told = jnp.full(len(x_t), t - 1.0)
+    return net.apply({"params": params}, x_t, told, *given, train=False)
 
   def denoise(params: PyTree, *given: Array) -> Denoiser:
     noise = lambda x_t, t: predict(params, x_t, t, *given)

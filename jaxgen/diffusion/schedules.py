@@ -102,8 +102,9 @@ def even_steps(total: int, num_steps: int) -> np.ndarray:
     f64 [num_steps + 1] of whole numbers.
   """
   _check_subset(total, num_steps)
-  last = [total] if num_steps == 1 else np.round(np.linspace(total, 1, num_steps))
-  return np.append(last, 0).astype(np.float64)
+  # Halves are rounded as in their code, where steps are counted from 0.
+  rest = np.round(np.linspace(total - 1, 0, num_steps))
+  return np.append(1 + rest, 0).astype(np.float64)
 
 
 def _check_subset(total: int, num_steps: int) -> None:

@@ -35,6 +35,7 @@ import optax
 
 from jaxgen.diffusion import (
   continuous,
+  editing,
   likelihood,
   ode_samplers,
   sampling,
@@ -108,6 +109,7 @@ def score_sde(
     nll: {"bits_per_dim", "nll" (nats per image), "evaluations"}, each f32 [B]: an
       unbiased estimate of a bound for images with uniform noise (`likelihood`), and
       what the solver needed. Needs the extra `ode`.
+    inpaint, img2img, colourise: See `editing.tools`; on the same times.
 
   Args:
     net: The noise. (x f32 [B, H, W, C], 1000 t f32 [B], train) -> [B, H, W, C]. It has
@@ -148,6 +150,9 @@ def score_sde(
 
     return sample
 
+  def model(state: TrainState, batch: Batch) -> tuple[Denoiser, Process]:
+    return denoiser(net, state.params["net"], process), process
+
   def velocity(params: PyTree, x_t: Array, t: Array) -> Array:
     return flow(denoiser(net, params, process), process)(x_t, t)
 
@@ -165,5 +170,6 @@ def score_sde(
 
   nll.settings = likelihood.settings(num_levels, tolerance)
   tools = {"ode": sample_with(ode_samplers.heun), "nll": nll}
+  tools |= editing.tools(model, times, **likelihood.ways(num_levels))
   sample = sample_with(sampler)
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

@@ -33,7 +33,7 @@ class Network(nn.Module):
   """A U-Net over the noisy image and the enlarged one, side by side.
 
   Attributes:
-    net: (f32 [B, H, W, 2 C], t i32 [B], train) -> f32 [B, H, W, C].
+    net: (f32 [B, H, W, 2 C], t [B], train) -> f32 [B, H, W, C].
   """
 
   net: nn.Module
@@ -44,8 +44,8 @@ class Network(nn.Module):
     return self.net(jnp.concatenate([low, x_t], axis=-1), t, train=train)
 
 
-def enlarged(image: Array, factor: int) -> Array:
-  """Means of factor x factor pixels, enlarged again; f32 [B, H, W, C] to the same.
+def shrunk(image: Array, factor: int) -> Array:
+  """Means of factor x factor pixels; f32 [B, H, W, C] -> [B, H / f, W / f, C].
 
   Raises:
     ValueError: if `factor` does not divide height and width.
@@ -56,7 +56,13 @@ def enlarged(image: Array, factor: int) -> Array:
       f"images of {height}x{width} pixels: expected sides that {factor} divides"
     )
   blocks = image.reshape(b, height // factor, factor, width // factor, factor, c)
-  return resize_pil(blocks.mean(axis=(2, 4)), (height, width), "bicubic")
+  return blocks.mean(axis=(2, 4))
+
+
+def enlarged(low: Array, factor: int) -> Array:
+  """Bicubic; f32 [B, H, W, C] -> [B, f H, f W, C]."""
+  height, width = low.shape[1:3]
+  return resize_pil(low, (factor * height, factor * width), "bicubic")
 
 
 def sr3(
@@ -74,7 +80,9 @@ def sr3(
 
   `sample` makes batch["image"] small and draws what it may have been, in len(betas)
   steps. Tool:
-    upscale: The same, beside what was given: {"samples", "given", "image"}.
+    upscale: The same, beside what was given: {"samples", "given", "image"}. Or of
+      batch["low"], f32 [B, h, w, C], small images of any size that the network takes:
+      {"samples", "given"}, each `factor` times as high and wide.
 
   Args:
     net: `Network`. It has no variables but its parameters.
@@ -88,7 +96,7 @@ def sr3(
     {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
   """
   process, times = discrete(betas), np.arange(len(betas), -1, -1)
-  given = lambda batch: enlarged(batch["image"], factor)
+  given = lambda batch: enlarged(shrunk(batch["image"], factor), factor)
   parts = training(
     net,
     tx=tx,
@@ -98,16 +106,22 @@ def sr3(
     conditions=lambda batch: (given(batch),),
   )
 
-  def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+  def draw(state: TrainState, low: Array, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
-    denoise = clipped(parts.denoise(state.params["net"], given(batch)))
-    x = sampling.prior(process, prior_key, batch["image"], times[0])
+    denoise = clipped(parts.denoise(state.params["net"], low))
+    x = sampling.prior(process, prior_key, low, times[0])
     x = stochastic_samplers.ancestral(denoise, process, x, times, steps_key).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
+  def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    return draw(state, given(batch), key)
+
   def upscale(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    low = jnp.clip(given(batch), -1.0, 1.0)
-    return {**sample(state, batch, key), "given": low, "image": batch["image"]}
+    if "low" in batch:
+      low, shown = enlarged(batch["low"], factor), {}
+    else:
+      low, shown = given(batch), {"image": batch["image"]}
+    return {**draw(state, low, key), "given": jnp.clip(low, -1.0, 1.0), **shown}
 
   return Method(
     parts.init, parts.train_step, parts.eval_step, sample, {"upscale": upscale}

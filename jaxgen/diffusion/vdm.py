@@ -26,7 +26,14 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import process, sampling, schedules, stochastic_samplers
+from jaxgen.diffusion import (
+  editing,
+  likelihood,
+  process,
+  sampling,
+  schedules,
+  stochastic_samplers,
+)
 from jaxgen.diffusion.learned_schedule import (
   END_POINTS,
   Levels,
@@ -86,6 +93,7 @@ def vdm(
     bits_per_dim: The bound by num_sampling_steps steps in discrete time, every one of
       them computed, and its parts. {"bits_per_dim", "reconstruction", "latent",
       "diffusion"}, each f32 [B].
+    inpaint, img2img, colourise: See `editing.tools`; on the steps of sampling.
 
   Args:
     net: A `Network`. It has no variables but its parameters.
@@ -219,24 +227,32 @@ def vdm(
 
   # Sampling.
 
-  def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    prior_key, steps_key = random.split(key)
+  grid = schedules.uniform(steps, 1.0)
+
+  def model(
+    state: TrainState, batch: Batch
+  ) -> tuple[process.Denoiser, process.Process]:
     params, gamma = {"params": state.params["net"]}, schedule(state.params["net"])
     noising = process_of(gamma)
 
     def predict(z: Array, t: Array) -> Array:
       return net.apply(params, z, jnp.full(len(z), gamma(t)), method="noise")
 
+    return process.denoiser(predict, noising, process.NOISE), noising
+
+  def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    prior_key, steps_key = random.split(key)
+    denoise, noising = model(state, batch)
     z = sampling.prior(process.edm(), prior_key, batch["image"], 1.0)
-    denoise = process.denoiser(predict, noising, process.NOISE)
-    times = schedules.uniform(steps, 1.0)
-    z = stochastic_samplers.ancestral(denoise, noising, z, times, steps_key).x
+    z = stochastic_samplers.ancestral(denoise, noising, z, grid, steps_key).x
     # The likeliest level given z_0 is the nearest.
     x = z / noising.alpha(jnp.zeros(()))
     level = jnp.clip(jnp.floor((x + 1) * NUM_LEVELS / 2), 0, NUM_LEVELS - 1)
     return {"samples": level / 127.5 - 1}
 
-  return Method(init, train_step, eval_step, sample, {"bits_per_dim": bits_per_dim})
+  tools = {"bits_per_dim": bits_per_dim}
+  tools |= editing.tools(model, grid, **likelihood.ways(NUM_LEVELS))
+  return Method(init, train_step, eval_step, sample, tools)
 
 
 def _sum(x: Array) -> Array:

@@ -20,22 +20,35 @@ from jaxgen.nn.safetensors import load_safetensors
 from jaxgen.nn.unet import UNet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What our network is; diffusers has other values, too.
+# What our network is, and what diffusers takes where a file does not say.
 NETWORK = {
-  "act_fn": "silu",
-  "add_attention": True,
-  "attention_head_dim": None,
-  "center_input_sample": False,
-  "class_embed_type": None,
-  "downsample_padding": 0,
-  "downsample_type": "conv",
-  "flip_sin_to_cos": False,
-  "freq_shift": 1,
-  "mid_block_scale_factor": 1,
-  "norm_eps": 1e-6,
-  "resnet_time_scale_shift": "default",
-  "time_embedding_type": "positional",
-  "upsample_type": "conv",
+  "act_fn": ("silu", "silu"),
+  "add_attention": (True, True),
+  "attention_head_dim": (None, 8),
+  "attn_norm_num_groups": (None, None),
+  "center_input_sample": (False, False),
+  "class_embed_type": (None, None),
+  "downsample_padding": (0, 1),
+  "downsample_type": ("conv", "conv"),
+  "flip_sin_to_cos": (False, True),
+  "freq_shift": (1, 0),
+  "mid_block_scale_factor": (1, 1),
+  "mid_block_type": ("UNetMidBlock2D", "UNetMidBlock2D"),
+  "norm_eps": (1e-6, 1e-5),
+  "num_class_embeds": (None, None),
+  "resnet_time_scale_shift": ("default", "default"),
+  "time_embedding_dim": (None, None),
+  "time_embedding_type": ("positional", "positional"),
+  "upsample_type": ("conv", "conv"),
+}
+# The same of the scheduler: `ddpm` clips predictions to [-1, 1].
+SCHEDULER = {
+  "clip_sample": (True, True),
+  "clip_sample_range": (1.0, 1.0),
+  "prediction_type": ("epsilon", "epsilon"),
+  "rescale_betas_zero_snr": (False, False),
+  "thresholding": (False, False),
+  "trained_betas": (None, None),
 }
 _NAMES = [  # of theirs: of ours
   (r"^down_blocks\.(\d+)\.downsamplers\.0\.conv$", r"down\1_conv"),
@@ -94,18 +107,17 @@ def read_ddpm(folder: str | Path) -> Ddpm:
   config = json.loads((unet / "config.json").read_text())
   size, channels = config["sample_size"], config["in_channels"]
   net = _network(config, unet / "config.json")
+  chain = _chain(json.loads(scheduler.read_text()), scheduler)
   shape = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
   steps = jax.ShapeDtypeStruct((1,), jnp.int32)
   abstract = jax.eval_shape(UNet(**net).init, jax.random.key(0), shape, steps)["params"]
   params = _params(unet / WEIGHTS, abstract, len(net["channel_mults"]))
-  chain = _chain(json.loads(scheduler.read_text()), scheduler)
   return Ddpm(net, params, size, channels, chain)
 
 
 def _network(config: dict[str, Any], path: Path) -> dict[str, Any]:
   """Arguments of `UNet`."""
-  for key, value in NETWORK.items():
-    _same(config.get(key, value), value, key, path)
+  _check(config, NETWORK, path)
   widths = config["block_out_channels"]
   levels = range(len(widths))
   kinds = [kind.removesuffix("DownBlock2D") for kind in config["down_block_types"]]
@@ -118,19 +130,19 @@ def _network(config: dict[str, Any], path: Path) -> dict[str, Any]:
   return {
     "channels": widths[0],
     "channel_mults": tuple(width // widths[0] for width in widths),
-    "num_res_blocks": config["layers_per_block"],
+    "num_res_blocks": config.get("layers_per_block", 2),
     "attention_resolutions": tuple(
       config["sample_size"] // 2**level for level in levels if kinds[level]
     ),
-    "num_groups": config["norm_num_groups"],
+    "num_groups": config.get("norm_num_groups", 32),
     "dropout_rate": config.get("dropout", 0.0),
-    "out_channels": config["out_channels"],
+    "out_channels": config.get("out_channels", 3),
   }
 
 
 def _chain(config: dict[str, Any], path: Path) -> dict[str, Any]:
   """Of the scheduler."""
-  _same(config.get("prediction_type", "epsilon"), "epsilon", "prediction_type", path)
+  _check(config, SCHEDULER, path)
   schedules = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
   variances = {"fixed_small": "small", "fixed_large": "large"}
   variances |= {"fixed_small_log": "small"}
@@ -140,12 +152,23 @@ def _chain(config: dict[str, Any], path: Path) -> dict[str, Any]:
         f"{path}: {key}={config[key]!r}: expected one of {sorted(known)}"
       )
   return {
-    "num_timesteps": config["num_train_timesteps"],
-    "beta_start": float(config["beta_start"]),
-    "beta_end": float(config["beta_end"]),
+    "num_timesteps": config.get("num_train_timesteps", 1000),
+    "beta_start": float(config.get("beta_start", 1e-4)),
+    "beta_end": float(config.get("beta_end", 0.02)),
     "beta_schedule": schedules[config.get("beta_schedule", "linear")],
     "variance": variances[config.get("variance_type", "fixed_small")],
   }
+
+
+def _check(config: dict[str, Any], known: dict[str, Any], path: Path) -> None:
+  """Raises where an entry, or diffusers' default for it, is not what is known here."""
+  for key, (expected, default) in known.items():
+    if key in config:
+      _same(config[key], expected, key, path)
+    elif default != expected:
+      raise ValueError(
+        f"{path}: without {key}, diffusers takes {default!r}: expected {expected!r}"
+      )
 
 
 def _same(found: Any, expected: Any, key: str, path: Path) -> None:

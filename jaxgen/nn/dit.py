@@ -8,11 +8,11 @@ as one of D x 3D.
 """
 
 from flax import linen as nn
-import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.nn.attention import attend
 from jaxgen.nn.embed import cosines_first
 
 Dtype = jnp.dtype | type
@@ -55,7 +55,7 @@ class Block(nn.Module):
     heads = lambda name: dense(width, self.dtype, name)(x).reshape(
       b, length, self.num_heads, -1
     )
-    h = jax.nn.dot_product_attention(heads("query"), heads("key"), heads("value"))
+    h = attend(heads("query"), heads("key"), heads("value"))
     return dense(width, self.dtype, "out")(h.reshape(x.shape))
 
 

@@ -13,6 +13,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from jaxgen.nn.attention import attend
 from jaxgen.ops.upfirdn import downsample2d, fir_taps, upsample2d
 
 Dtype = jnp.dtype | type
@@ -104,7 +105,7 @@ class Block(nn.Module):
     query, key, value = jnp.moveaxis(
       h.reshape(b, -1, 3, num_heads, c // num_heads), 2, 0
     )
-    h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+    h = attend(query, key, value).reshape(x.shape)
     return (x + dense(c, style, "proj", init=zeros)(h)) * style.skip_scale
 
 

@@ -6,10 +6,10 @@ One deviation: layers that the authors draw with variance 1e-10 / fan start at z
 """
 
 from flax import linen as nn
-import jax
 from jax import Array
 import jax.numpy as jnp
 
+from jaxgen.nn.attention import attend
 from jaxgen.nn.embed import timestep_embedding
 
 Dtype = jnp.dtype | type
@@ -71,14 +71,10 @@ class SelfAttention(nn.Module):
     """x [B, H, W, C] -> [B, H, W, C]."""
     b, height, width, c = x.shape
     h = _norm(self.num_groups, self.dtype, "norm")(x).reshape(b, height * width, c)
-    query = _dense(c, self.dtype, "query")(h)
-    key = _dense(c, self.dtype, "key")(h)
-    value = _dense(c, self.dtype, "value")(h)
-    scores = jnp.einsum(
-      "bqc,bkc->bqk", query, key, preferred_element_type=_wide(self.dtype)
+    query, key, value = (
+      _dense(c, self.dtype, name)(h)[:, :, None] for name in ("query", "key", "value")
     )
-    weights = jax.nn.softmax(scores * c**-0.5).astype(self.dtype)
-    h = jnp.einsum("bqk,bkc->bqc", weights, value)
+    h = attend(query, key, value)[:, :, 0]
     return x + _dense(c, self.dtype, "out", init=_zeros)(h).reshape(x.shape)
 
 
@@ -119,7 +115,7 @@ class UNet(nn.Module):
 
     Args:
       x: f32 [B, H, W, C]; H and W divisible by 2^(len(channel_mults) - 1).
-      t: i32 [B]; time step, counted from 0.
+      t: i32 or f32 [B]; time step, counted from 0.
       train: Whether dropout is on (it then needs the "dropout" key).
 
     Returns:
