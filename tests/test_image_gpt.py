@@ -12,6 +12,7 @@ import pytest
 
 from jaxgen.autoregressive import tokens as shared
 from jaxgen.autoregressive.image_gpt import colour_cube, grey_levels, image_gpt
+from jaxgen.losses import categorical
 from jaxgen.nn.transformer import RMSNorm, TokenTransformer, Transformer, quick_gelu
 from jaxgen.ops.kmeans import kmeans, nearest
 
@@ -108,6 +109,19 @@ def test_kmeans_finds_clusters_that_are_apart():
     assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
     means = np.asarray(points).reshape(40, 5, 2).mean(0)
     np.testing.assert_allclose(found, means[order], atol=1e-5)
+
+
+def test_products_are_exact_whatever_the_default_of_the_device():
+  """Of palettes' tokens, clusters, and sums of probabilities; a CPU's always are."""
+  points, centres = jnp.zeros((9, 3)), jnp.zeros((4, 3))
+  for program, arguments, num in (
+    (nearest, (points, centres), 1),
+    (functools.partial(kmeans, num=4, key=random.key(0)), (points,), 2),
+    (categorical.quantile, (centres, jnp.zeros(4)), 2),
+  ):
+    text = str(jax.make_jaxpr(program)(*arguments))
+    assert text.count("dot_general[") == text.count("precision=") == num
+    assert text.count("Precision.HIGHEST") == 2 * num
 
 
 def test_kmeans_with_fewer_distinct_points_than_centres():

@@ -15,6 +15,8 @@ Deviations from the textbook:
     level is that of the interval of numbers it stands for. The weights are those of the
     density; nothing is refitted.
   - The diagonal of the equations grows by 1e-6 of its mean, against rounding.
+  - Values after the end of a recording, by the mask, do not count: no end is fitted,
+    and `sample` goes on as within a recording to the length of the batch.
 """
 
 from collections.abc import Callable

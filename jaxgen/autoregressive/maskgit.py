@@ -17,6 +17,8 @@ Where this differs:
     it. The share of hidden tokens is the cosine of a uniform draw.
   - Logits are cut to the tokens of images before the softmax of the loss, as theirs are
     when they sample: labels and the hidden token are never predicted.
+  - With `fused_attend`, as in the ImageNet experiment, no attention weights are
+    dropped; theirs are, at the rate of the other dropout (0.1).
   - `nats_per_token` is not in the paper; see `maskgit`.
 """
 

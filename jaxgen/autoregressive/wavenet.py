@@ -15,6 +15,8 @@ Numbers of sections, equations and figures are from memory.
 Deviations from the paper:
   - No local conditioning (linguistic features), no context stacks.
   - What is conditioned on enters as a vector for each value and layer.
+  - Samples after the end of a recording, by the mask, do not count: no end is ever
+    learnt, and `sample` goes on as within a recording to the length of the batch.
 """
 
 from collections.abc import Mapping

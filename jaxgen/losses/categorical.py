@@ -1,5 +1,7 @@
 """Categorical variables, as logits. In nats."""
 
+import functools
+
 import jax
 from jax import Array, random
 import jax.numpy as jnp
@@ -38,7 +40,8 @@ def quantile(logits: Array, u: Array) -> Array:
   """The least k with P(0) + ... + P(k) > u: distributed by `logits` if u is uniform.
 
   Sums are products with triangles of ones, of groups and in them: XLA's `cumsum` is
-  dozens of operations, each too small to be worth its start.
+  dozens of operations, each too small to be worth its start. They are exact to f32,
+  whatever the accelerator's default: rounded sums would move the probabilities.
 
   Args:
     logits: f32 [..., K].
@@ -52,8 +55,9 @@ def quantile(logits: Array, u: Array) -> Array:
   num = -(-p.shape[-1] // size)
   p = jnp.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, num * size - p.shape[-1])])
   p = p.reshape(*p.shape[:-1], num, size)
-  inside = p @ jnp.triu(jnp.ones((size, size), p.dtype))
-  before = inside[..., -1] @ jnp.triu(jnp.ones((num, num), p.dtype), 1)
+  product = functools.partial(jnp.matmul, precision="highest")
+  inside = product(p, jnp.triu(jnp.ones((size, size), p.dtype)))
+  before = product(inside[..., -1], jnp.triu(jnp.ones((num, num), p.dtype), 1))
   below = (inside + before[..., None]).reshape(*u.shape, -1)
   # Up to the sum as it was rounded, so that no draw lies beyond the last.
   passed = below <= (u * below[..., -1])[..., None]

@@ -1,13 +1,21 @@
-"""k-means clustering."""
+"""k-means clustering.
+
+Products are exact to f32: an accelerator's default would round differences of distances
+away, and name the wrong centre.
+"""
+
+import functools
 
 import jax
 from jax import Array, random
 import jax.numpy as jnp
 
+product = functools.partial(jnp.matmul, precision="highest")
+
 
 def squared_distances(points: Array, centres: Array) -> Array:
   """|points_i - centres_k|^2; f32 [N, D], [K, D] -> [N, K], at least 0."""
-  products = points @ centres.T
+  products = product(points, centres.T)
   norms = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)[None]
   return jnp.maximum(norms - 2.0 * products, 0.0)
 
@@ -16,7 +24,7 @@ def nearest(points: Array, centres: Array) -> Array:
   """The centre that is nearest to each point; [..., D], [K, D] -> int32 [...]."""
   flat = points.reshape(-1, points.shape[-1])
   # The norm of a point is the same for all centres.
-  scores = flat @ centres.T - 0.5 * (centres**2).sum(axis=1)[None]
+  scores = product(flat, centres.T) - 0.5 * (centres**2).sum(axis=1)[None]
   return jnp.argmax(scores, axis=1).astype(jnp.int32).reshape(points.shape[:-1])
 
 
@@ -49,7 +57,7 @@ def kmeans(points: Array, num: int, key: Array, iterations: int = 50) -> Array:
     distances = squared_distances(points, centres)
     member = jax.nn.one_hot(distances.argmin(axis=1), num)
     counts = member.sum(axis=0)
-    means = member.T @ points / jnp.maximum(counts, 1.0)[:, None]
+    means = product(member.T, points) / jnp.maximum(counts, 1.0)[:, None]
     _, farthest = jax.lax.top_k(distances.min(axis=1), num)
     empty = counts == 0
     rank = jnp.cumsum(empty) - 1  # each empty one gets another point
