@@ -26,6 +26,7 @@ from jaxgen.score.task import (
 )
 
 PAIRS = 1_000  # of images, compared for diversity
+STACKED = 26_000  # images of stacked MNIST, the protocol's number
 likeness = jax.jit(ms_ssim_pairs, static_argnums=2, static_argnames="levels")
 
 
@@ -99,8 +100,9 @@ def memorisation_scores(task: Task) -> Scores:
 def modes_scores(task: Task) -> Scores:
   """Stacked MNIST's, judged by a classifier of MNIST's own digits.
 
-  If there are real images, as many of them are judged, too: the floor, and the
-  frequencies that `kl_to_data` compares with (it is infinite for a mode that none has).
+  Real images, if there are any, are judged, too: as many as samples are the floor, and
+  `kl_to_data` compares with the frequencies of STACKED of them, or of the samples'
+  number (it is infinite for a mode that none of these has).
   """
   if task.ruler.features != "classifier" or not task.ruler.weights:
     raise ValueError(
@@ -115,8 +117,9 @@ def modes_scores(task: Task) -> Scores:
     for name, value in modes_and_kl(labels, 1000).items()
   }
   if task.reference is not None:
-    real = modes_of_images(task.reference.some(len(labels))["image"], judge)
-    floor = modes_and_kl(real, 1000)
+    real = task.reference.some(max(len(labels), STACKED), task.seed)["image"]
+    real = modes_of_images(real, judge)
+    floor = modes_and_kl(task.rows(real, len(labels)), 1000)
     scores |= {f"{name}_of_data": Score(float(x)) for name, x in floor.items()}
     frequencies = np.bincount(real, minlength=1000)
     scores["kl_to_data"] = Score(modes_and_kl(labels, 1000, frequencies)["kl"])
