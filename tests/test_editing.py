@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen import cli, run
 from jaxgen.checkpoint import Checkpoints
-from jaxgen.diffusion import editing, ode_samplers, schedules
+from jaxgen.diffusion import editing, likelihood, ode_samplers, schedules
 from jaxgen.diffusion.process import vp_linear
 
 KEY = jax.random.key(0)
@@ -139,6 +139,20 @@ def test_bad_arguments_are_named():
     editing.repaint(denoise, PROCESS, x, x, TIMES, KEY, jump=7)
   with pytest.raises(ValueError, match="strength=0: expected in"):
     editing.sdedit(ode_samplers.heun, denoise, PROCESS, x, TIMES, KEY, strength=0)
+
+
+@pytest.mark.parametrize("num_levels", [256, 32])
+def test_images_of_levels_come_back_from_continuous_values(num_levels):
+  """As what is known of an image does, in methods whose data are such values."""
+  level = np.arange(256)
+  image = (level / 127.5 - 1).reshape(1, 16, 16, 1).astype(np.float32)
+  ways = likelihood.ways(num_levels)
+  both = jax.jit(lambda image: (x := ways["observe"](image), ways["restore"](x)))
+  x, again = both(image)
+  merged = level // (256 // num_levels)
+  np.testing.assert_allclose(x.ravel(), (2 * merged + 1) / num_levels - 1, atol=1e-6)
+  expected = 2 * merged / (num_levels - 1) - 1
+  np.testing.assert_allclose(again.ravel(), expected, atol=1e-6)
 
 
 EXPERIMENT = """
