@@ -341,7 +341,7 @@ def _training(
     updates, opt = tx.update(jax.grad(loss)(params), opt, params)
     return optax.apply_updates(params, updates), opt
 
-  return jax.jit(init), jax.jit(step, donate_argnums=0)
+  return init, jax.jit(step, donate_argnums=0)
 
 
 def _batches(
