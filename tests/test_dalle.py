@@ -3,7 +3,7 @@
 import functools
 import json
 
-from causality import all_sequences, check_causal
+from causality import all_sequences, check_causal, far_from_zero
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen import cli
+from jaxgen import cli, commands, run
 from jaxgen.autoregressive.captions import spell
 from jaxgen.autoregressive.dalle import dalle
 from jaxgen.autoregressive.dalle_dvae import dalle_dvae
@@ -20,6 +20,7 @@ from jaxgen.autoregressive.decoding import Sampler
 from jaxgen.autoregressive.tokenizers import palette_tokenizer
 from jaxgen.losses import logit_laplace
 from jaxgen.losses.categorical import kl_to_uniform, relaxed_one_hot
+from jaxgen.metrics import classifier
 from jaxgen.nn.transformer import TokenTransformer, Transformer
 
 LOGITS = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
@@ -87,10 +88,10 @@ def test_the_loss_of_the_first_stage_by_hand():
   assert float(metrics["temperature"]) == pytest.approx(1.0)
   x = batch["image"]
   params = {k: {"params": v} for k, v in state.params.items()}
-  logits = Encoder(5, 16, (1, 2), 1).apply(params["encoder"], x)
+  logits = jax.jit(Encoder(5, 16, (1, 2), 1).apply)(params["encoder"], x)
   assert logits.shape == (2, 2, 2, 5)
   z = jax.nn.softmax((logits + random.gumbel(random.key(2), logits.shape)) / 1.0)
-  out = np.asarray(Decoder(1, 8, 16, (1, 2), 1).apply(params["decoder"], z))
+  out = np.asarray(jax.jit(Decoder(1, 8, 16, (1, 2), 1).apply)(params["decoder"], z))
   location, log_scale = out[..., :1], out[..., 1:]
   y = 0.5 + 0.4 * np.asarray(x)
   distance = np.abs(np.log(y / (1 - y)) - location) / np.exp(log_scale)
@@ -141,12 +142,7 @@ def pairs(num=1):
 
 @functools.cache
 def random_state():
-  """All parameters far from zero and from each other."""
-  state = jax.jit(make().init)(random.key(0), pairs())
-  leaves, tree = jax.tree.flatten(state.params)
-  keys = random.split(random.key(1), len(leaves))
-  drawn = [random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-  return state.replace(params=jax.tree.unflatten(tree, drawn))
+  return far_from_zero(make(), pairs())
 
 
 @functools.cache
@@ -183,11 +179,11 @@ def test_the_loss_weighs_captions_and_images():
   np.testing.assert_allclose(metrics["loss"], 0.25 * text + 0.75 * image, rtol=1e-5)
 
 
-@pytest.mark.parametrize("tool", ["sample", "sample_uncached"])
-def test_images_are_drawn_from_their_distribution_given_the_caption(tool):
+def test_images_are_drawn_from_their_distribution_given_the_caption():
   method, num = make(), 300  # for each of 9 images of a caption
-  fn = {"sample": method.sample, **method.tools}[tool]
-  out = jax.jit(fn)(random_state(), pairs(num), random.key(3))["samples"]
+  draw = lambda fn: jax.jit(fn)(random_state(), pairs(num), random.key(3))["samples"]
+  out = draw(method.sample)
+  np.testing.assert_array_equal(out, draw(method.tools["sample_uncached"]))
   codes = np.round(np.asarray(out)[:, 0, :, 0]).astype(int) + 1
   found = (codes @ [3, 1]).reshape(4, 9 * num)
   shares = np.stack([np.bincount(f, minlength=9) for f in found]) / (9 * num)
@@ -205,6 +201,46 @@ def test_reranking_keeps_the_best_of_the_candidates():
   total = lambda images: np.asarray(images).sum(axis=(1, 2, 3)) * np.asarray(sign)
   assert (total(out) == 2.0).mean() > 0.9
   assert "rerank" not in make().tools
+
+
+def test_a_prompt_is_drawn_and_reranked_after_a_real_first_stage(tmp_path, capsys):
+  """By the command line: both stages trained for a step, then text in, images out."""
+  first, second = tmp_path / "first", tmp_path / "second"
+  small = ["--config.num_steps=1", "--config.batch_size=8", "--config.width=16"]
+  train = lambda name, workdir, *flags: cli.main(
+    ["train", f"autoregressive/{name}", f"--workdir={workdir}", *small, *flags]
+  )
+  train("dalle_dvae_digits", first)
+  heads = [f"--config.{x}" for x in ("num_layers=1", "num_heads=1", "warmup_steps=0")]
+  train("dalle_digits", second, f"--config.stage_one={first}", *heads)
+
+  def sample(name, *flags):
+    out = tmp_path / f"{name}.npz"
+    cli.main(["sample", str(second), "--num=8", f"--out={out}", *flags])
+    return dict(np.load(out))
+
+  prompt = sample("a", "--config.prompt=a seven")["samples"]
+  assert prompt.shape == (8, 8, 8, 1)
+  rulers = commands.experiments_dir() / "rulers"
+  judge = [f"--config.judge={rulers / 'digits.npz'}", "--config.num_candidates=2"]
+  best = sample("c", "--mode=rerank", "--config.prompt=a seven", *judge)["best"]
+  seen = classifier.load(rulers / "digits.npz")
+  sure = lambda x: np.asarray(jax.nn.log_softmax(seen.logits(x)))[:, 7].mean()
+  assert sure(best) > sure(prompt)
+  with pytest.raises(SystemExit, match="caption 'a cat': expected at most 8 letters"):
+    sample("d", "--config.prompt=a cat")
+
+  # What the method is given as text: the prompt for all, or each label's words.
+  module = run.load_experiment(second / "experiment.py")
+  module.dalle = lambda net, text, **_: text
+  text_of = lambda text: np.asarray(text({"label": np.array([7, 7])}))
+  config = module.get_config()
+  config.stage_one = str(first)
+  by_label = text_of(module.build(config)["method"])
+  config.prompt = "a seven"
+  prompted = module.build(config)["method"]
+  np.testing.assert_array_equal(text_of(prompted), by_label)
+  np.testing.assert_array_equal(prompted({"label": np.array([0, 3])}), by_label)
 
 
 def test_captions_are_spelt():

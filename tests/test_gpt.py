@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 import shutil
 
-from causality import check_causal, check_sums_to_one
+from causality import check_causal, check_sums_to_one, far_from_zero, random_like
 import chex
 from flax import traverse_util
 import jax
@@ -39,12 +39,8 @@ IMAGE_GPT = TokenTransformer(
 
 @functools.cache
 def random_params(net=NET):
-  """Parameters that are all far from zero and from each other."""
   shapes = jax.eval_shape(net.init, random.key(0), jnp.zeros((1, 1), jnp.int32))
-  leaves, tree = jax.tree.flatten(shapes["params"])
-  keys = random.split(random.key(1), len(leaves))
-  drawn = [0.5 * random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-  return jax.tree.unflatten(tree, drawn)
+  return random_like(shapes["params"], 0.5)
 
 
 def test_each_prediction_sees_all_earlier_tokens_and_no_others():
@@ -146,9 +142,7 @@ def test_training_starts_from_given_parameters():
 def drawn(tool, sampler=FROM_MODEL, length=6):
   method = gpt(NET, tx=optax.sgd(0.0), prompt=(2, 1), sampler=sampler)
   batch = {"tokens": random.randint(random.key(3), (32, length), 0, 3)}
-  state = jax.jit(method.init)(random.key(0), batch).replace(
-    params={"net": random_params()}
-  )
+  state = far_from_zero(method, batch, 0.5)
   fn = {"sample": method.sample, **method.tools}[tool]
   return batch["tokens"], jax.jit(fn)(state, batch, random.key(4))
 
@@ -165,7 +159,7 @@ def test_the_cache_changes_no_sample():
 def test_steps_give_the_logits_of_the_whole():
   params = {"params": random_params()}
   tokens = random.randint(random.key(5), (4, 5), 0, 3)
-  whole = NET.apply(params, tokens)
+  whole = jax.jit(NET.apply)(params, tokens)
   cache = NET.apply(params, 4, method="start")
   step = jax.jit(functools.partial(NET.apply, method="step"))
   for i in range(5):
@@ -177,11 +171,10 @@ def test_samples_have_the_probabilities_of_the_model():
   """Of the token after the prompt, over many draws."""
   method = gpt(NET, tx=optax.sgd(0.0), prompt=(2, 1))
   batch = {"tokens": jnp.zeros((20_000, 3), jnp.int32)}
-  state = jax.jit(method.init)(random.key(0), batch).replace(
-    params={"net": random_params()}
-  )
+  state = far_from_zero(method, batch, 0.5)
   last = jax.jit(method.sample)(state, batch, random.key(0))["samples"][:, 2]
-  logits = NET.apply({"params": random_params()}, jnp.array([[2, 1]]))[0, -1]
+  params = {"params": state.params["net"]}
+  logits = jax.jit(NET.apply)(params, jnp.array([[2, 1]]))[0, -1]
   found = np.bincount(np.asarray(last), minlength=3) / len(last)
   np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=0.015)
 
@@ -221,16 +214,15 @@ def test_fused_attention_is_attention():
   net = NET.clone(layers=Transformer(2, 2, attention=transformer.fused_attend))
   tokens = random.randint(random.key(5), (2, 5), 0, 3)
   variables = {"params": random_params()}
-  np.testing.assert_allclose(
-    net.apply(variables, tokens), NET.apply(variables, tokens), rtol=1e-4, atol=1e-5
-  )
+  fused, plain = (jax.jit(n.apply)(variables, tokens) for n in (net, NET))
+  np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_has_logits_in_float32():
   layers = Transformer(2, 2, attention=transformer.fused_attend, dtype=jnp.bfloat16)
   net, variables = NET.clone(layers=layers), {"params": random_params()}
   tokens = random.randint(random.key(5), (2, 5), 0, 3)
-  expected = NET.apply(variables, tokens)
+  expected = jax.jit(NET.apply)(variables, tokens)
   whole = jax.jit(net.apply)(variables, tokens)
   assert whole.dtype == jnp.float32
   np.testing.assert_allclose(whole, expected, atol=0.1 * np.abs(expected).max())
@@ -241,6 +233,18 @@ def test_half_precision_has_logits_in_float32():
     cache, logits = step(variables, cache, tokens[:, i], i)
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, whole[:, i], atol=0.1 * np.abs(whole).max())
+
+
+def test_the_program_of_a_train_step_does_not_grow_with_the_depth():
+  def length(num_layers):
+    net = NET.clone(layers=Transformer(num_layers, 2, dropout=0.1))
+    method = gpt(net, tx=optax.sgd(1.0), prompt=(0,))
+    batch = {"tokens": jnp.zeros((2, 5), jnp.int32)}
+    state = jax.eval_shape(method.init, random.key(0), batch)
+    text = jax.jit(method.train_step).lower(state, batch, random.key(0)).as_text()
+    return text.count("\n")
+
+  assert length(3) == length(6)
 
 
 def test_initial_weights_and_what_decays():
@@ -260,7 +264,7 @@ def test_initial_weights_and_what_decays():
 
 def test_several_devices_change_nothing():
   """Of two layers, which the row of the generic table has not."""
-  method = gpt(NET, tx=optax.adam(1e-2), prompt=(0,))
+  method = gpt(NET, tx=optax.sgd(1.0), prompt=(0,))
   batch = {"tokens": np.asarray(random.randint(random.key(0), (8, 6), 0, 3))}
   results = []
   for devices, fsdp in ((1, 1), (2, 2)):

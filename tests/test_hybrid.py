@@ -2,7 +2,7 @@
 
 import functools
 
-from causality import all_sequences, check_causal, check_sums_to_one
+from causality import all_sequences, check_causal, check_sums_to_one, far_from_zero
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -28,13 +28,6 @@ def networks(num, length, num_classes=0):
   return draft_net, Refiner(DraftReader(num, length, 8, 1, 2), decoder)
 
 
-def far_from_zero(state):
-  leaves, tree = jax.tree.flatten(state.params)
-  keys = random.split(random.key(1), len(leaves))
-  drawn = [0.5 * random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-  return state.replace(params=jax.tree.unflatten(tree, drawn))
-
-
 @functools.cache
 def made(num, side, num_classes=0, **kwargs):
   """(method, networks, batch of 4 images of side^2 pixels, state of large weights)."""
@@ -44,8 +37,7 @@ def made(num, side, num_classes=0, **kwargs):
   method = hybrid(*nets, **{**options, **kwargs})
   image = random.choice(random.key(0), palette[:, 0], (4, side, side, 1))
   batch = {"image": image, "label": jnp.array([0, 1, 1, 0])}
-  state = far_from_zero(jax.jit(method.init)(random.key(0), batch))
-  return method, nets, batch, state
+  return method, nets, batch, far_from_zero(method, batch, 0.5, seed=2)
 
 
 def test_refinement_is_causal_given_the_draft_of_which_it_sees_all():
@@ -76,9 +68,10 @@ def test_refined_tokens_have_a_distribution_for_every_draft():
     check_sums_to_one(log_prob, num_values=3, length=4)
 
 
-def table(num, nets, state):
+@functools.cache
+def table(num):
   """(all sequences, p(draft) of one step [N], p(x | draft) [N of x, N of drafts])."""
-  draft_net, net = nets
+  _, (draft_net, net), _, state = made(num, 2, num_draft_steps=1)
   every = jnp.asarray(all_sequences(num, 4))
   hidden = jnp.full((1, 4), num)
   logits = jax.jit(draft_net.apply)({"params": state.params["draft"]}, hidden)
@@ -101,7 +94,7 @@ def many(batch, num):
 
 def test_samples_are_of_the_mixture_over_drafts_and_drafts_of_the_first_network():
   method, nets, batch, state = made(2, 2, num_draft_steps=1)
-  _, p_draft, p_given = table(2, nets, state)
+  _, p_draft, p_given = table(2)
   place = 2 ** np.arange(4)[::-1]
   for name, fn, expected in (
     ("samples", method.sample, p_given @ p_draft),
@@ -128,8 +121,8 @@ def test_samples_are_of_the_mixture_over_drafts_and_drafts_of_the_first_network(
 
 
 def test_evaluation_is_a_bound_on_the_likelihood_of_the_mixture():
-  method, nets, batch, state = made(2, 2, num_draft_steps=1)
-  every, p_draft, p_given = table(2, nets, state)
+  method, _, batch, state = made(2, 2, num_draft_steps=1)
+  every, p_draft, p_given = table(2)
   found = jax.jit(method.eval_step)(state, many(batch, 20_000), random.key(3))
   x = (batch["image"][0].reshape(4) > 0).astype(int)
   i = int((x * 2 ** np.arange(4)[::-1]).sum())

@@ -2,7 +2,7 @@
 
 import functools
 
-from causality import check_causal, check_sums_to_one
+from causality import check_causal, check_sums_to_one, far_from_zero
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +22,6 @@ KINDS = {
 both = pytest.mark.parametrize("kind", KINDS)
 
 
-def moved(params, scale=0.5):
-  """Every number moved, since some layers start at 0."""
-  rng = np.random.default_rng(0)
-  move = lambda p: p + scale * rng.standard_normal(p.shape).astype(np.float32)
-  return jax.tree.map(move, params)
-
-
 @functools.cache
 def made(kind):
   """(method, network, state, batch)."""
@@ -41,8 +34,7 @@ def made(kind):
   batch = {"image": jnp.zeros((6, 4, 4, net.channels))}
   if has_label:
     batch["label"] = jnp.arange(6) % 3
-  state = jax.jit(method.init)(KEY, batch)
-  return method, net, state.replace(params=moved(state.params, scale)), batch
+  return method, net, far_from_zero(method, batch, scale), batch
 
 
 @both
@@ -126,10 +118,23 @@ def test_draws_by_one_uniform_number_invert_the_distribution_function():
     p = np.exp(logits.astype(np.float64))
     below = np.cumsum(p / p.sum(1, keepdims=True), axis=1)
     expected = np.minimum((below <= u[:, None]).sum(1), num - 1)
-    np.testing.assert_array_equal(categorical.quantile(logits, u), expected)
+    np.testing.assert_array_equal(jax.jit(categorical.quantile)(logits, u), expected)
   edge = jnp.array([[0.0, -jnp.inf]])
   last = jnp.nextafter(jnp.ones(1), jnp.zeros(1))
   assert categorical.quantile(edge, last)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["train_step", "sample"])
+def test_programs_do_not_grow_with_the_depth(name):
+  def length(num_layers):
+    net = Network(1, 1, 4, num_layers, first_size=3, head_width=4)
+    method = pixel_cnn(net, tx=optax.sgd(1.0), pixels=pixels.binary())
+    batch = {"image": jnp.zeros((2, 4, 4, 1))}
+    state = jax.eval_shape(method.init, KEY, batch)
+    lowered = jax.jit(getattr(method, name)).lower(state, batch, KEY)
+    return lowered.as_text().count("\n")
+
+  assert length(3) == length(6)
 
 
 def test_masks_and_sizes_that_do_not_fit_are_refused():

@@ -2,14 +2,13 @@
 
 import functools
 
-from causality import check_causal
+from causality import check_causal, check_sums_to_one, far_from_zero
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from scipy import integrate, stats
-from test_pixel_cnn import moved
 
 from jaxgen.autoregressive.pixel_cnn_pp import Network, pixel_cnn_pp
 from jaxgen.losses import logistic
@@ -61,21 +60,43 @@ def test_a_pixel_has_the_probability_that_integration_gives():
     LEVELS[rng.integers(90, 166, (6, 3))],
     [[-1.0, 1.0, 1 / 255], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]],
   ])  # fmt: skip
-  p = logistic.mixture(jnp.asarray(outputs), 3, 3)
-  spread = logistic.Mixture(*(jnp.broadcast_to(a, (9, *a.shape)) for a in p))
-  found = np.exp(logistic.log_pixel(jnp.asarray(pixels, jnp.float32), spread))
+
+  @jax.jit
+  def log_prob(x):
+    p = logistic.mixture(jnp.asarray(outputs), 3, 3)
+    spread = logistic.Mixture(*(jnp.broadcast_to(a, (9, *a.shape)) for a in p))
+    return logistic.log_pixel(x, spread)
+
+  found = np.exp(log_prob(pixels.astype(np.float32)))
   expected = [by_quadrature(x, outputs, 3) for x in pixels]
   np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_probabilities_of_all_pixels_sum_to_one(channels):
-  p = logistic.mixture(jnp.asarray(parameters(channels, 2)), channels, 2)
   grid = np.stack(np.meshgrid(*[LEVELS] * channels, indexing="ij"), -1)
-  x = jnp.asarray(grid.reshape(-1, channels), jnp.float32)
-  spread = logistic.Mixture(*(jnp.broadcast_to(a, (len(x), *a.shape)) for a in p))
-  total = jnp.exp(jax.jit(logistic.log_pixel)(x, spread)).sum()
+
+  @jax.jit
+  def log_prob(x):
+    p = logistic.mixture(jnp.asarray(parameters(channels, 2)), channels, 2)
+    spread = logistic.Mixture(*(jnp.broadcast_to(a, (len(x), *a.shape)) for a in p))
+    return logistic.log_pixel(x, spread)
+
+  total = np.exp(log_prob(grid.reshape(-1, channels).astype(np.float32))).sum()
   np.testing.assert_allclose(total, 1.0, rtol=1e-4)
+
+
+def test_probabilities_of_all_images_sum_to_one():
+  """Of two pixels of 256 levels, by a network of one resolution."""
+  net = Network(1, width=4, num_blocks=1, num_mixtures=2, num_levels=1)
+  method = pixel_cnn_pp(net, tx=optax.sgd(0.0), ema_decay=None)
+  state = far_from_zero(method, {"image": np.zeros((1, 1, 2, 1), np.float32)})
+
+  def log_prob(x):
+    image = {"image": (x / 127.5 - 1.0).reshape(-1, 1, 2, 1)}
+    return method.tools["log_prob"](state, image, KEY)["log_prob"]
+
+  check_sums_to_one(log_prob, 256, 2, rtol=1e-4)
 
 
 def test_frequencies_of_draws_are_probabilities():
@@ -99,8 +120,7 @@ def made(channels):
   net = Network(channels, width=4, num_blocks=1, num_mixtures=1)
   method = pixel_cnn_pp(net, tx=optax.adam(1e-2))
   batch = {"image": jnp.zeros((3, 4, 4, channels))}
-  state = jax.jit(method.init)(KEY, batch)
-  return method, net, state.replace(params=moved(state.params, 0.3)), batch
+  return method, net, far_from_zero(method, batch, 0.5), batch
 
 
 def test_a_pixel_depends_on_pixels_before_it_and_no_other():

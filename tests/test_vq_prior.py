@@ -2,7 +2,7 @@
 
 import functools
 
-from causality import check_causal, check_sums_to_one
+from causality import check_causal, check_sums_to_one, far_from_zero
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -32,12 +32,7 @@ def make(net=NET, num_classes=2, **kwargs):
 
 @functools.cache
 def random_state():
-  """All parameters far from zero and from each other."""
-  state = jax.jit(make().init)(random.key(0), BATCH)
-  leaves, tree = jax.tree.flatten(state.params)
-  keys = random.split(random.key(1), len(leaves))
-  drawn = [random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-  return state.replace(params=jax.tree.unflatten(tree, drawn))
+  return far_from_zero(make(), BATCH)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -78,9 +73,17 @@ def test_samples_follow_their_labels():
   method = make(sampler=Sampler(temperature=1e-4))
   out = jax.jit(method.sample)(random_state(), BATCH, random.key(3))["samples"]
   params = {"params": random_state().params["net"]}
-  logits = NET.apply(params, BATCH["label"][:, None] + 3)[:, 0]
+  logits = jax.jit(NET.apply)(params, BATCH["label"][:, None] + 3)[:, 0]
   first = np.asarray(out)[:, 0, 0, 0]
   np.testing.assert_array_equal(first, LEVELS[np.argmax(logits, axis=1), 0])
+
+
+def test_the_cache_changes_no_sample():
+  method = make()
+  draw = lambda fn: jax.jit(fn)(random_state(), BATCH, random.key(4))["samples"]
+  cached = draw(method.sample)
+  np.testing.assert_array_equal(cached, draw(method.tools["sample_uncached"]))
+  assert len(np.unique(np.asarray(cached).reshape(64, 4), axis=0)) > 8
 
 
 def test_complete_keeps_the_first_half():

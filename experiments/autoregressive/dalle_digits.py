@@ -3,10 +3,13 @@
   jaxgen train autoregressive/dalle_dvae_digits
     --workdir=runs/autoregressive/dalle_dvae_digits/seed_0
   jaxgen train autoregressive/dalle_digits --workdir=runs/dalle_digits
-  jaxgen sample runs/dalle_digits --label=7 --out=sevens.png
+  jaxgen sample runs/dalle_digits --config.prompt="a seven" --out=sevens.png
+  jaxgen sample runs/dalle_digits --config.prompt="a seven" --mode=rerank --num=8
+    --config.judge=experiments/rulers/digits.npz --out=best.png
 
 The first stage is where `jaxgen reproduce autoregressive/dalle_dvae_digits` leaves it,
-or what --config.stage_one=WORKDIR says. A caption is spelt letter by letter.
+or what --config.stage_one=WORKDIR says. A caption is spelt letter by letter. Reranking
+keeps, of 32 draws, that which a classifier is surest of: `judge` is its file.
 
 Paper: Ramesh et al., Zero-Shot Text-to-Image Generation (2021), arXiv 2102.12092.
 Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, their labels as
@@ -27,14 +30,17 @@ of training with compiling, and half a minute for the scores. Seed 0.
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
+import numpy as np
 import optax
 
 from jaxgen import cli, data, run
-from jaxgen.autoregressive.captions import spell
+from jaxgen.autoregressive.captions import spell, spell_as
 from jaxgen.autoregressive.dalle import dalle
 from jaxgen.autoregressive.decoding import Sampler
 from jaxgen.autoregressive.tokenizers import trained_tokenizer
+from jaxgen.losses.categorical import log_prob
 from jaxgen.method import averaged
+from jaxgen.metrics import classifier
 from jaxgen.nn.transformer import TokenTransformer, Transformer
 from jaxgen.train import Every
 
@@ -58,6 +64,9 @@ def get_config():
       "temperature": 1.0,
       "top_k": 0,
       "top_p": 1.0,
+      "prompt": "",  # of samples; "": their labels as words
+      "judge": "",  # a classifier's file, for reranking
+      "num_candidates": 32,  # the paper: 512
     }
   )
 
@@ -68,6 +77,15 @@ def build(config):
     first.method, averaged(first.state), first.config.num_tokens
   )
   captions, alphabet = spell(CAPTIONS)
+  label = lambda batch: batch["label"]
+  if config.prompt:
+    captions = np.stack([spell_as(config.prompt, alphabet, captions.shape[1])] * 10)
+  if config.prompt in CAPTIONS:
+    label = lambda batch: jnp.full_like(batch["label"], CAPTIONS.index(config.prompt))
+  score = None
+  if config.judge:
+    judge = classifier.load(config.judge)
+    score = lambda images, batch: log_prob(label(batch), judge.logits(images))
   num = len(alphabet) + tokenizer.num_tokens
   net = TokenTransformer(
     Transformer(config.num_layers, config.num_heads, dropout=config.dropout),
@@ -90,6 +108,8 @@ def build(config):
       num_text_tokens=len(alphabet),
       image_weight=config.image_weight,
       sampler=Sampler(config.temperature, config.top_k, config.top_p),
+      score=score,
+      num_candidates=config.num_candidates,
     ),
     train_data=data.tfds_images("digits", "train", **digits),
     eval_data=data.tfds_images("digits", "test", **digits),

@@ -19,6 +19,9 @@ Deviations from the papers:
   - The first paper's network of 3x3 convolutions, with its blind spot, is left out.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from flax import linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +118,9 @@ class Network(nn.Module):
     size: n of the others.
     head_width: Channels between the last two layers, a multiple of C.
     num_classes: Of labels; 0 for none.
+    unroll: Layers in one turn of the loop over those after the first, which are alike.
+      All of them (num_layers) compute several times faster on a CPU, whose convolutions
+      are slow inside of loops, and take longer to compile.
   """
 
   channels: int
@@ -125,6 +131,7 @@ class Network(nn.Module):
   size: int = 3
   head_width: int = 32
   num_classes: int = 0
+  unroll: int = 1
 
   def setup(self) -> None:
     if min(self.size, self.first_size) < 3 or self.size * self.first_size % 2 == 0:
@@ -134,38 +141,52 @@ class Network(nn.Module):
     layer = lambda size, inputs: Layer(
       self.width, size, self.channels, inputs, self.num_classes
     )
-    self.layers = [
-      layer(self.size, None) if i else layer(self.first_size, self.channels)
-      for i in range(self.num_layers)
-    ]
+    self.first, self.later = (
+      layer(self.first_size, self.channels),
+      layer(self.size, None),
+    )
     self.head = PixelHead(self.channels, self.width, self.head_width, self.num_outputs)
 
   def __call__(self, x: Array, label: Array | None, train: bool = False) -> Array:
     """x f32 [B, H, W, C] -> [B, H, W, C], or [B, H, W, C, K] if K > 1."""
-    v, h = down(x), x
-    for layer in self.layers:
-      v, told = layer.from_above(v, label)
-      h = layer.from_left(h, layer.horizontal(h), told)
+
+    def step(layer: Layer, streams: tuple[Array, Array], _: None) -> tuple:
+      v, told = layer.from_above(streams[0], label)
+      return (v, layer.from_left(streams[1], layer.horizontal(streams[1]), told)), None
+
+    v, told = self.first.from_above(down(x), label)
+    h = self.first.from_left(x, self.first.horizontal(x), told)
+    (_, h), _ = self._each(step, (v, h))
     return self.head(h)
 
   def row(self, above: Array, label: Array | None, i: Array) -> None:
     """The vertical stack of row i, which sees rows above it."""
-    v = above
-    for k, layer in enumerate(self.layers):
-      v, told = layer.from_above(v, label, by_row)
-      self.put_variable("cache", f"told_{k}", told)
+    step = lambda layer, v, _: layer.from_above(v, label, by_row)
+    v, told = self.first.from_above(above, label, by_row)
+    self.put_variable("cache", "told", (told, self._each(step, v)[1]))
 
   def pixel(self, row: Array, i: Array, j: Array) -> Array:
     """The horizontal stack of pixel (i, j) -> its outputs, [B, C] or [B, C, K]."""
     at = At(0, j, row.shape[1])  # Kernels of one row: which, is the same to them.
-    seen = self.layers[0].horizontal.ending(row, j)
-    h = row[:, j]
-    for k, layer in enumerate(self.layers):
-      told = self.get_variable("cache", f"told_{k}")[:, j]
-      if k:
-        seen = by_pixel(at)(layer.horizontal, h)
-      h = layer.from_left(h, seen, told)
-    return self.head(h)
+    first, later = self.get_variable("cache", "told")
+    seen = self.first.horizontal.ending(row, j)
+    h = self.first.from_left(row[:, j], seen, first[:, j])
+
+    def step(layer: Layer, h: Array, told: Array) -> tuple[Array, None]:
+      return layer.from_left(h, by_pixel(at)(layer.horizontal, h), told), None
+
+    return self.head(self._each(step, h, later[:, :, j])[0])
+
+  def _each(self, step: Callable, carry: Any, xs: Array | None = None) -> tuple:
+    """`step(layer, carry, x)` of each later layer: one loop over stacked parameters."""
+    loop = nn.scan(
+      step,
+      variable_axes={"params": 0, "cache": 0},
+      split_rngs={"params": True},
+      length=self.num_layers - 1,
+      unroll=self.unroll,
+    )
+    return loop(self.later, carry, xs)
 
 
 def pixel_cnn(
