@@ -2,7 +2,7 @@
 
 import functools
 
-from causality import check_sums_to_one
+from causality import check_causal, check_sums_to_one, random_like
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -69,6 +69,18 @@ def test_completions_keep_the_upper_half():
   a, b = np.asarray(quantised["quantized"]), np.asarray(out["completions"])
   np.testing.assert_array_equal(a[:, :2], b[:, :2])
   assert not np.array_equal(a[:, 2:], b[:, 2:])
+
+
+def test_a_pixel_depends_on_all_pixels_before_it_and_no_other():
+  params = {"params": random_like(trained()[2].params["net"], 0.5)}
+
+  def predict(x):
+    start = NET.apply(params, jnp.array([3]), method="embed")
+    return NET.apply(params, jnp.concatenate([start, x[:-1]])[None], method="predict")[
+      0
+    ]
+
+  check_causal(predict, random_like(np.zeros((6, 8)), seed=1))
 
 
 def test_the_first_pixel_has_a_probability_too():

@@ -1,5 +1,6 @@
 """Linear autoregression: weights, exact likelihood, samples, sums over batches."""
 
+from causality import check_causal, random_like
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +123,15 @@ def test_batches_add_up_and_masked_values_do_not_count():
     masked.stats,
     half.stats,
   )
+
+
+def test_a_mean_depends_on_the_order_s_values_before_it_and_no_other():
+  weights = random_like(np.zeros(4), 1.0)
+  x = random_like(np.zeros((6, 1)), 1.0, seed=1)
+  predict = lambda x: (history(x.T, 3) @ weights).T
+  found = check_causal(predict, x, sees_all=False)
+  expected = sum(abs(weights[k]) * np.eye(6, k=-k) for k in (1, 2, 3))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_history_is_what_came_before():

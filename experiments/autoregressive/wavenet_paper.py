@@ -7,9 +7,9 @@ NPZ is as `jaxgen.data.spoken_digits` describes: recordings with digits and spea
 
 Paper: van den Oord et al., WaveNet: A Generative Model for Raw Audio (2016),
   arXiv 1609.03499: dilations 1, 2, ..., 512, and the same again (Section 2.1, from
-  memory), 256 mu-law levels. It gives no widths and no number of layers. The cycle three
-  times, 512 residual and 256 skip channels are from memory of Parallel WaveNet (2017),
-  arXiv 1711.10433, not looked up; rate, batch and number of steps are ours.
+  memory), 256 mu-law levels. It gives no widths and no number of layers. The cycle
+  three times, 512 residual and 256 skip channels are from memory of Parallel WaveNet
+  (2017), arXiv 1711.10433, not looked up; rate, batch and number of steps are ours.
 Dataset: English speech of 109 speakers (VCTK) in the paper; none of it is included.
 Published: none: the paper has listeners' opinions, no bits per sample.
 Measure: bits_per_sample --metrics=eval
