@@ -245,9 +245,9 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _list(_: argparse.Namespace) -> None:
-  from jaxgen import describe
+  from jaxgen import listing
 
-  print(describe.list_all(experiments_dir(), PACKAGE))
+  print(listing.list_all(experiments_dir(), PACKAGE))
 
 
 def _new(args: argparse.Namespace) -> None:

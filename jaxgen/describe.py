@@ -1,10 +1,7 @@
-"""What an experiment is, without running it: sizes, costs, the list of all."""
+"""What an experiment is, without running it: its sizes and costs."""
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import json
-from pathlib import Path
-import re
 from typing import Any
 
 import jax
@@ -12,9 +9,6 @@ import numpy as np
 
 from jaxgen import parallel, run
 from jaxgen.method import PyTree
-
-FIELDS = ("Paper", "Dataset", "Published", "Budget", "Measure", "Ours")
-UNSAID = "not said"
 
 
 def parameters(tree: PyTree) -> int:
@@ -103,35 +97,6 @@ def _table(info: Mapping[str, Any]) -> str:
     )
   for name, size in info["memory"].items():
     lines.append(f"{name}: {size / 2**20:,.1f} MiB per device")
-  return "\n".join(lines)
-
-
-def notebook(path: Path, fields: Sequence[str] = FIELDS) -> dict[str, str]:
-  """Entries of an experiment's docstring: "Paper:", "Dataset:" and so on."""
-  doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-  entries = {}
-  for field in fields:
-    found = re.search(rf"^{field}:(.*(?:\n[ \t]+\S.*)*)", doc, re.MULTILINE)
-    entries[field] = " ".join(found[1].split()) if found else UNSAID
-  return entries
-
-
-def list_all(experiments: Path, package: Path) -> str:
-  """Every method file and every experiment, read without importing any."""
-  lines = ["methods:"]
-  for path in sorted(package.glob("*/*.py")):
-    tree = ast.parse(path.read_text())
-    names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
-    if path.stem in names:  # Factories carry the file's name.
-      title = (ast.get_docstring(tree) or "").splitlines()[0]
-      lines.append(f"  {path.parent.name}/{path.stem}: {title}")
-  lines.append("experiments:")
-  for path in sorted(experiments.glob("*/*.py")):
-    lines.append(f"  {path.parent.name}/{path.stem}")
-    told = notebook(path)
-    if told["Budget"] == UNSAID:  # The published one, or none is.
-      del told["Budget"]
-    lines += [f"    {k}: {v}" for k, v in told.items()]
   return "\n".join(lines)
 
 

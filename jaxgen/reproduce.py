@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen import describe, parallel, run
+from jaxgen import listing, parallel, run
 from jaxgen.chart import training_seconds
 from jaxgen.config import override
 from jaxgen.method import TrainState
@@ -78,15 +78,15 @@ def measure_of(path: Path, weights: str | None = None, budget: str = "full") -> 
 
 def told_of(path: Path, field: str, budget: str) -> str:
   """An entry of an experiment's docstring, or what it has of its small budget."""
-  told = describe.notebook(path, (field, f"{field} small"))
-  own = budget == "small" and told[f"{field} small"] != describe.UNSAID
+  told = listing.notebook(path, (field, f"{field} small"))
+  own = budget == "small" and told[f"{field} small"] != listing.UNSAID
   return told[f"{field} small" if own else field]
 
 
 def part_of(path: Path) -> str:
   """What part of the published training an experiment is: "", or "(4 epochs of 9)"."""
-  told = describe.notebook(path, ("Budget",))["Budget"]
-  if told == describe.UNSAID:
+  told = listing.notebook(path, ("Budget",))["Budget"]
+  if told == listing.UNSAID:
     return ""
   if not (found := re.fullmatch(r"partial (\(.+\))", told)):
     raise ValueError(
@@ -155,7 +155,7 @@ def reproduce(
   flags += ["--together"] if together else []
   flags += [f"--weights={Path(weights).name}"] if weights else []
   result["command"] = shlex.join([*result["command"].split(), *flags])
-  result["published_in"] = describe.notebook(path)["Published"]
+  result["published_in"] = listing.notebook(path)["Published"]
   result["dataset"] = told_of(path, "Dataset", budget)
   target = results / f"{name}.json"
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,7 +260,7 @@ def results_table(experiments: Path) -> str:
       known = _measured_as_told(result, measure_of(path, budget=budget).ruler)
       part = part_of(path) if budget == "full" else ""
       ours = _ours(result, known, part), str(result["seeds"])
-    fields = told_of(path, "Dataset", budget), describe.notebook(path)["Published"]
+    fields = told_of(path, "Dataset", budget), listing.notebook(path)["Published"]
     told = (field.replace("|", r"\|") for field in fields)
     rows.append((f"`{name}`", *told, *ours))
   return "".join(f"| {' | '.join(row)} |\n" for row in rows)

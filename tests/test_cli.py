@@ -41,6 +41,9 @@ def test_help_imports_nothing_heavy():
   code = (
     "import sys\nfrom jaxgen import cli\n"
     "try: cli.main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+    "cli.main(['list'])\n"
+    "try: cli.main(['train', 'vae/va_mnist', '--workdir=w'])\n"
+    "except SystemExit as e: assert 'did you mean vae/vae_mnist' in e.code\n"
     f"assert not [m for m in {heavy} if m in sys.modules]"
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -30,6 +30,7 @@ LAYERS = {  # folder or module: what of jaxgen it may import
   "score": {"data", "evaluate", "method", "metrics", "parallel", "run", "score", "viz"},
   "train": {"checkpoint", "evaluate", "log", "method", "parallel", "run", "viz"},
   "describe": {"method", "parallel", "run"},
+  "listing": set(),
   "cli": {"commands"},
   "bench": {
     *("checkpoint", "data", "evaluate", "method", "parallel", "run", "train"),
@@ -48,6 +49,7 @@ THIRD = {  # what else a folder or module may import, beside the standard librar
   "train": {"jax", "numpy", "tqdm"},
   "evaluate": {"jax", "numpy"},
   "run": {"jax", "numpy", "ml_collections"},
+  "listing": set(),
   "cli": set(),
 }
 FORBIDDEN = {

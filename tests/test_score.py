@@ -14,7 +14,7 @@ from PIL import Image
 import pytest
 import tiny_vae
 
-from jaxgen import cli, commands, data, describe, parallel, run
+from jaxgen import cli, commands, data, listing, parallel, run
 from jaxgen.metrics import frechet
 from jaxgen.metrics.bootstrap import mean_interval
 from jaxgen.metrics.features import FeatureNetwork
@@ -968,12 +968,12 @@ def test_a_part_of_the_published_training_is_told(tmp_path):
   path.parent.mkdir()
   path.write_text(TINY.read_text())
   assert part_of(path) == ""
-  assert "Budget" not in describe.list_all(tmp_path, tmp_path)
+  assert "Budget" not in listing.list_all(tmp_path, tmp_path)
   path.write_text(
     '"""X.\n\nBudget: partial (4 of\n  1,500 epochs)\nMeasure: fid\n"""\n'
   )
   assert part_of(path) == "(4 of 1,500 epochs)"
-  listed = describe.list_all(tmp_path, tmp_path)
+  listed = listing.list_all(tmp_path, tmp_path)
   assert "Budget: partial (4 of 1,500 epochs)" in listed
   path.write_text('"""X.\n\nBudget: small\n"""\n')
   with pytest.raises(ValueError, match="line like 'Budget: partial .*found 'small'"):
