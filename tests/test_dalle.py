@@ -241,6 +241,9 @@ def test_a_prompt_is_drawn_and_reranked_after_a_real_first_stage(tmp_path, capsy
   prompted = module.build(config)["method"]
   np.testing.assert_array_equal(text_of(prompted), by_label)
   np.testing.assert_array_equal(prompted({"label": np.array([0, 3])}), by_label)
+  config.prompt, config.judge = "seven", str(rulers / "digits.npz")
+  with pytest.raises(ValueError, match="prompt='seven': the judge knows"):
+    module.build(config)
 
 
 def test_captions_are_spelt():

@@ -84,6 +84,8 @@ def build(config):
     label = lambda batch: jnp.full_like(batch["label"], CAPTIONS.index(config.prompt))
   score = None
   if config.judge:
+    if config.prompt and config.prompt not in CAPTIONS:
+      raise ValueError(f"prompt={config.prompt!r}: the judge knows {CAPTIONS}")
     judge = classifier.load(config.judge)
     score = lambda images, batch: log_prob(label(batch), judge.logits(images))
   num = len(alphabet) + tokenizer.num_tokens
