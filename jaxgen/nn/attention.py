@@ -8,10 +8,6 @@ import jax.numpy as jnp
 def attend(query: Array, key: Array, value: Array) -> Array:
   """softmax(query key^T / sqrt(D)) value, head by head (Vaswani et al. 2017, Eq. 1).
 
-  `jax.nn.dot_product_attention`, told to use cuDNN's fused kernel where that applies:
-  left to itself, JAX 0.10 always takes XLA's. No GPU was at hand: that cuDNN is asked
-  for where it should be is tested, what it then does is not.
-
   Args:
     query: [B, T, heads, D].
     key: [B, S, heads, D].
@@ -23,9 +19,19 @@ def attend(query: Array, key: Array, value: Array) -> Array:
   if query.dtype == jnp.float64:  # JAX's has its softmax in float32 all the same.
     scores = jnp.einsum("bthd,bshd->bhts", query, key) * query.shape[-1] ** -0.5
     return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), value)
-  fused = cudnn_applies(query.dtype, query.shape[-1], jax.devices()[0])
+  return fused(query, key, value)
+
+
+def fused(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+  """`jax.nn.dot_product_attention`, told to use cuDNN's kernel where that applies.
+
+  Left to itself, JAX 0.10 always takes XLA's. No GPU was at hand: that cuDNN is asked
+  for where it should be is tested, what it then does is not. The softmax is in float32.
+  """
+  applies = cudnn_applies(query.dtype, query.shape[-1], jax.devices()[0])
+  implementation = "cudnn" if applies else None
   return jax.nn.dot_product_attention(
-    query, key, value, implementation="cudnn" if fused else None
+    query, key, value, mask=mask, implementation=implementation
   )
 
 

@@ -15,6 +15,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from jaxgen.nn.attention import fused
+
 INIT_STDDEV = 0.02  # GPT, Section 4.1
 _normal = nn.initializers.normal
 
@@ -62,9 +64,9 @@ def attend(
 def fused_attend(
   query: Array, key: Array, value: Array, mask: Array, dropout: Callable
 ) -> Array:
-  """`attend` by jax.nn.dot_product_attention: softmax in float32, no dropout of it."""
+  """`attend` by `jaxgen.nn.attention.fused`: softmax in float32, no dropout of it."""
   del dropout
-  return jax.nn.dot_product_attention(query, key, value, mask=mask)
+  return fused(query, key, value, mask)
 
 
 class Block(nn.Module):
