@@ -40,15 +40,13 @@ def diversity(real: Array, fake: Array) -> Array:
   Returns:
     f32 []. 1 where a batch (under pmap: of a device) has one row.
   """
-  if len(real) < 2:
-    return jnp.ones((), real.dtype)
 
   def spread(x: Array) -> Array:
     # Neighbours within pairs, so that rows split over devices stay where they are.
     pairs = x[: len(x) // 2 * 2].reshape(len(x) // 2, 2, -1)
     return jnp.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=-1).mean()
 
-  return spread(fake) / jnp.maximum(spread(real), 1e-6)
+  return _compared(spread, real, fake)
 
 
 def neighbour_diversity(real: Array, fake: Array) -> Array:
@@ -67,8 +65,6 @@ def neighbour_diversity(real: Array, fake: Array) -> Array:
   Returns:
     f32 []. 1 where a batch (under pmap: of a device) has one row.
   """
-  if len(real) < 2:
-    return jnp.ones((), real.dtype)
 
   def nearest(x: Array) -> Array:
     # Small groups, so that rows split over devices stay where they are.
@@ -80,7 +76,14 @@ def neighbour_diversity(real: Array, fake: Array) -> Array:
     others = jnp.where(jnp.eye(size, dtype=bool)[None], jnp.inf, squared)
     return jnp.sqrt(jnp.maximum(others.min(axis=2), 0.0)).mean()
 
-  return nearest(fake) / jnp.maximum(nearest(real), 1e-6)
+  return _compared(nearest, real, fake)
+
+
+def _compared(distance: Callable, real: Array, fake: Array) -> Array:
+  """distance(fake) / distance(real), or 1 for a batch of one row, which has none."""
+  if len(real) < 2:
+    return jnp.ones((), real.dtype)
+  return distance(fake) / jnp.maximum(distance(real), 1e-6)
 
 
 def scores_of(output: Array | tuple[Array, Array]) -> Array:
