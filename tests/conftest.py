@@ -1,5 +1,6 @@
-"""Eight virtual CPU devices, strict JAX, a compilation cache shared by all workers."""
+"""Eight virtual CPU devices, strict JAX, and programs that are cheap to compile."""
 
+import functools
 import gc
 from importlib.metadata import version
 import os
@@ -32,15 +33,25 @@ MAX_MAPS = 55_000
 LOWERED = ()  # Caches of what programs are compiled from; nothing public clears them.
 if version("jax").startswith("0.10."):
   from jax._src import pjit
-  from jax._src.interpreters import pxla
+  from jax._src.interpreters import mlir, pxla
 
-  LOWERED = (pjit._pjit_lower, pxla._cached_lowering_to_hlo)
+  # A context of its own for every program is a quarter of what a small one costs.
+  mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+  LOWERED = (
+    *(pjit._pjit_lower, pxla._cached_lowering_to_hlo),
+    mlir.make_ir_context,
+  )
 LONG = ("test_faults", "test_colab", "test_flow", "test_biggan")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where in the source an operation stands costs a twentieth; to look up what is on disk,
+# where a first run finds next to none, another: a developer may ask for it.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+jax.config.update(
+  "jax_enable_compilation_cache", "JAX_ENABLE_COMPILATION_CACHE" in os.environ
+)
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 # For processes that tests start. Where no bytecode may be written, each of them would
 # compile the package anew, which takes it a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

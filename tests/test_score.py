@@ -8,6 +8,7 @@ from pathlib import Path
 import re
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -52,11 +53,14 @@ def own_cache(tmp_path_factory):
   recipe = functools.cache(cache.classifier.training_recipe)  # Of what is used twice.
   patch.setattr(cache.classifier, "training_recipe", recipe)
   # Every evaluation loads its run anew, and compiles the same programs.
-  threshold = "jax_persistent_cache_min_compile_time_secs"
-  before = getattr(jax.config, threshold)
-  jax.config.update(threshold, 0.05)
-  yield
-  jax.config.update(threshold, before)
+  options = ("enable_compilation_cache", "persistent_cache_min_compile_time_secs")
+  before = {name: getattr(jax.config, f"jax_{name}") for name in options}
+  for values in (dict(zip(options, (True, 0.05), strict=True)), before):
+    for name, value in values.items():
+      jax.config.update(f"jax_{name}", value)
+    compilation_cache.reset_cache()  # Whether there is one is asked once.
+    if values is not before:
+      yield
   patch.undo()
 
 

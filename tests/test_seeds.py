@@ -34,7 +34,6 @@ SEEDS = (3, 0, 11)
 # One row for each thing that methods do in a step: turns of two players, labels and
 # statistics, a schedule and an average, what the first batch sets, loops.
 REPRESENTATIVES = (
-  "gan/wgan_gp",
   "gan/sngan (labels)",
   "diffusion/consistency_training",
   "flow/glow",

@@ -1,0 +1,93 @@
+"""Which results of a mapped function can differ between devices: read off its jaxpr.
+
+A proof where running it is an example, and nothing is compiled.
+"""
+
+import jax
+from jax.extend import core
+
+REDUCE = {"psum", "pmax", "pmin"}
+
+
+def bodies(eqn):
+  """The jaxprs inside an equation."""
+  for value in eqn.params.values():
+    for x in value if isinstance(value, tuple | list) else (value,):
+      if isinstance(x, core.ClosedJaxpr | core.Jaxpr):
+        yield getattr(x, "jaxpr", x)
+
+
+def settled(carry, turn):
+  """What varies in the carry of a loop, whatever the number of its turns."""
+  while True:
+    new = [a or b for a, b in zip(carry, turn(carry), strict=True)]
+    if new == carry:
+      return carry
+    carry = new
+
+
+def outputs(eqn, given):
+  """[bool]: whether each result of `eqn` varies, where its arguments do or do not."""
+  name, params = eqn.primitive.name, eqn.params
+  if name in REDUCE:
+    return [False] * len(eqn.outvars)
+  if name == "axis_index":
+    return [True]
+  inside = list(bodies(eqn))
+  if name == "cond":
+    which, *rest = given
+    found = zip(*(varying(body, rest) for body in inside), strict=True)
+    return [which or any(branches) for branches in found]
+  if name == "while":
+    num_cond, num_body = params["cond_nconsts"], params["body_nconsts"]
+    cond, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
+    consts, carry = given[num_cond : num_cond + num_body], given[num_cond + num_body :]
+
+    def turn(carry):
+      (goes_on,) = varying(cond, given[:num_cond] + carry)
+      return [goes_on or x for x in varying(body, consts + carry)]
+
+    return settled(carry, turn)
+  if name == "scan":
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    turn = lambda carry: varying(inside[0], given[:first] + carry + given[last:])
+    num_carry = last - first
+    carry = settled(given[first:last], lambda carry: turn(carry)[:num_carry])
+    return carry + turn(carry)[num_carry:]
+  if len(inside) == 1 and len(inside[0].invars) == len(given):
+    return varying(inside[0], given)
+  return [any(given)] * len(eqn.outvars)
+
+
+def varying(jaxpr, given):
+  """[bool]: whether each result of `jaxpr` varies over devices, for its arguments."""
+  known = dict(zip(jaxpr.invars, given, strict=True))
+  read = lambda v: not isinstance(v, core.Literal) and known.get(v, False)
+  for eqn in jaxpr.eqns:
+    found = outputs(eqn, [read(v) for v in eqn.invars])
+    known.update(zip(eqn.outvars, found, strict=True))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def apart(step, state, batch, key):
+  """Paths of results in which equal replicas would part in a step of the pmap backend.
+
+  Args:
+    step: From `compile_train` of `pmap_backend`.
+    state: Equal on all devices, with their axis in front. Only shapes are read.
+    batch: Not equal, with their axis too.
+    key: Of the run.
+  """
+  traced, shape = jax.make_jaxpr(step, return_shape=True)(state, batch, key)
+  (mapped,) = bodies(traced.jaxpr.eqns[-1])  # pmap is a jitted `shard_map`.
+  eqn = mapped.eqns[-1]
+  assert eqn.primitive.name == "shard_map", eqn.primitive
+  (body,) = bodies(eqn)
+  order = {v: i for i, v in enumerate(mapped.invars)}
+  numbers = [order.get(v) for v in eqn.invars]
+  num_state = len(jax.tree.leaves(state))
+  num_batch = len(jax.tree.leaves(batch))
+  given = [i is not None and num_state <= i < num_state + num_batch for i in numbers]
+  found = varying(body, given)
+  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(shape)]
+  return [path for path, parts in zip(paths, found, strict=True) if parts]
