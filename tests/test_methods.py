@@ -89,8 +89,10 @@ def train(name, steps=3, fixed=False, **kwargs):
   _, backend, step = compiled(name, **kwargs)
   before, history = initial(name), []
   state = backend.put_state(before)
+  placed = backend.put_batch(batch(name, 0))
   for i in range(steps):
-    placed = backend.put_batch(batch(name, 0 if fixed else i))
+    if i and not fixed:
+      placed = backend.put_batch(batch(name, i))
     state, metrics = step(state, placed, jax.random.key(7))
     history.append({k: float(v) for k, v in jax.device_get(metrics).items()})
   return before, state, history
