@@ -43,6 +43,7 @@ if version("jax").startswith("0.10."):
   )
 LONG = ("test_faults", "test_colab", "test_flow", "test_biggan")
 
+gc.disable()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where in the source an operation stands costs a twentieth; to look up what is on disk,
@@ -99,7 +100,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-  """Between scopes, makes it cheap again to collect garbage and to compile.
+  """Between scopes, and only there, garbage is collected; compiling is cheap again.
 
   A million objects of cached programs need not be looked through again and again. And
   JAX keeps with each program the context in which it was built: the more contexts, the

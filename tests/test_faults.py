@@ -145,14 +145,14 @@ def test_a_second_process_is_refused(tmp_path):
 def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_are_intact(tmp_path):
   """A limit on the size of a file stands in for the disk: its write fails the same."""
   wide = ("--config.width=4096",)
-  code, output = finish(start(tmp_path / "a", *wide, steps=8))
+  code, output = finish(start(tmp_path, *wide, steps=8))
   assert code == 0, output
   limited = (
     "import os, resource, sys;"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
     "os.execv(sys.argv[1], sys.argv[1:])"
   )
-  arguments = command(tmp_path / "a", *wide, steps=16)
+  arguments = command(tmp_path, *wide, steps=16)
   failed = subprocess.run(
     [sys.executable, "-c", limited, *arguments], capture_output=True, text=True
   )
@@ -160,12 +160,10 @@ def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_are_intact(tmp_pat
   assert "error: saving a checkpoint" in failed.stderr
   assert "the newest, of step 8, is intact" in failed.stderr
   assert "run the same command to resume" in failed.stderr
-  for folder in "ab":
-    code, output = finish(start(tmp_path / folder, *wide, steps=16))
-    assert code == 0, output
-  states = final_state(tmp_path / "a"), final_state(tmp_path / "b")
-  for x, y in zip(*states, strict=True):
-    np.testing.assert_array_equal(x, y)
+  code, output = finish(start(tmp_path, *wide, steps=16))
+  assert code == 0, output
+  steps = {json.loads(x)["step"] for x in lines(tmp_path)}
+  assert steps == {3, 6, 8, 9, 10, 12, 15, 16}
 
 
 def free_port():

@@ -170,8 +170,13 @@ def test_steps_in_a_loop_are_the_same_bit_for_bit(make):
   b, losses_b = train(backend, (3, 3))
   chex.assert_trees_all_equal(a, b)
   assert losses_a == losses_b
-  c, _ = train(make(jax.devices()[:2]))
-  chex.assert_trees_all_close(a, c, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [parallel.jit_backend, parallel.pmap_backend])
+def test_steps_in_a_loop_are_those_of_single_calls(make):
+  a, _ = train(make(jax.devices()[:2], loop=True), (3, 3))
+  b, _ = train(make(jax.devices()[:2]))
+  chex.assert_trees_all_close(a, b, atol=1e-5)
 
 
 def test_steps_in_a_loop_are_the_same_in_fully_optimised_programs():
