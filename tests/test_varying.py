@@ -34,6 +34,13 @@ def scanned(x, y, z):
     (lambda x, y, z: (x + y, x * z), (False, True, False), [True, False]),
     (lambda x, y, z: (lax.pmean(x, AXIS) + y,), (True, False, False), [False]),
     (lambda x, y, z: (lax.pmax(x, AXIS) + y,), (True, True, False), [True]),
+    (
+      lambda x, y, z: (
+        jax.vmap(lambda v: lax.psum(v, "rows"), axis_name="rows")(x * jnp.ones(3)),
+      ),
+      (True, False, False),
+      [True],
+    ),
     (lambda x, y, z: (x, x + index()), (False, False, False), [False, True]),
     (scanned, (True, False, False), [True] * 4),
     (scanned, (False, False, True), [False, False, True, True]),

@@ -6,6 +6,8 @@ A proof where running it is an example, and nothing is compiled.
 import jax
 from jax.extend import core
 
+from jaxgen.parallel import AXIS
+
 REDUCE = {"psum", "pmax", "pmin"}
 
 
@@ -29,7 +31,7 @@ def settled(carry, turn):
 def outputs(eqn, given):
   """[bool]: whether each result of `eqn` varies, where its arguments do or do not."""
   name, params = eqn.primitive.name, eqn.params
-  if name in REDUCE:
+  if name in REDUCE and AXIS in params["axes"]:
     return [False] * len(eqn.outvars)
   if name == "axis_index":
     return [True]
