@@ -6,7 +6,7 @@ A proof where running it is an example, and nothing is compiled.
 import jax
 from jax.extend import core
 
-from jaxgen.parallel import AXIS
+from jaxgen import parallel
 
 REDUCE = {"psum", "pmax", "pmin"}
 
@@ -31,7 +31,8 @@ def settled(carry, turn):
 def outputs(eqn, given):
   """[bool]: whether each result of `eqn` varies, where its arguments do or do not."""
   name, params = eqn.primitive.name, eqn.params
-  if name in REDUCE and AXIS in params["axes"]:
+  whole = parallel.AXIS in params.get("axes", ())
+  if name in REDUCE and whole and not params["axis_index_groups"]:
     return [False] * len(eqn.outvars)
   if name == "axis_index":
     return [True]
@@ -71,25 +72,21 @@ def varying(jaxpr, given):
   return [read(v) for v in jaxpr.outvars]
 
 
-def apart(step, state, batch, key):
-  """Paths of results in which equal replicas would part in a step of the pmap backend.
+def apart(method, state, spec):
+  """Paths of results in which equal replicas part in one step under pmap.
 
   Args:
-    step: From `compile_train` of `pmap_backend`.
-    state: Equal on all devices, with their axis in front. Only shapes are read.
-    batch: Not equal, with their axis too.
-    key: Of the run.
+    method: Whose train step.
+    state: Equal on both devices. Only shapes are read, as of `spec`.
+    spec: The global batch; its halves differ.
   """
-  traced, shape = jax.make_jaxpr(step, return_shape=True)(state, batch, key)
-  (mapped,) = bodies(traced.jaxpr.eqns[-1])  # pmap is a jitted `shard_map`.
-  eqn = mapped.eqns[-1]
-  assert eqn.primitive.name == "shard_map", eqn.primitive
-  (body,) = bodies(eqn)
-  order = {v: i for i, v in enumerate(mapped.invars)}
-  numbers = [order.get(v) for v in eqn.invars]
-  num_state = len(jax.tree.leaves(state))
-  num_batch = len(jax.tree.leaves(batch))
-  given = [i is not None and num_state <= i < num_state + num_batch for i in numbers]
-  found = varying(body, given)
-  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(shape)]
+  backend = parallel.pmap_backend(jax.devices()[:2])
+  step = jax.make_jaxpr(backend.compile_train(method.train_step), return_shape=True)
+  shaped = lambda shape, x: jax.ShapeDtypeStruct(shape, x.dtype)
+  replicas = jax.tree.map(lambda x: shaped((2, *x.shape), x), state)
+  halves = jax.tree.map(lambda x: shaped((2, len(x) // 2, *x.shape[1:]), x), spec)
+  traced, results = step(replicas, halves, jax.random.key(0))
+  alike = [False] * len(jax.tree.leaves(state))
+  found = varying(traced.jaxpr, alike + [True] * len(jax.tree.leaves(spec)) + [False])
+  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(results)]
   return [path for path, parts in zip(paths, found, strict=True) if parts]
