@@ -49,9 +49,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where in the source an operation stands costs a twentieth; to look up what is on disk,
 # where a first run finds next to none, another: a developer may ask for it.
 jax.config.update("jax_traceback_in_locations_limit", 0)
-jax.config.update(
-  "jax_enable_compilation_cache", "JAX_ENABLE_COMPILATION_CACHE" in os.environ
-)
+if "JAX_ENABLE_COMPILATION_CACHE" not in os.environ:
+  jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 # For processes that tests start. Where no bytecode may be written, each of them would
 # compile the package anew, which takes it a second.

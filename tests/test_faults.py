@@ -147,6 +147,7 @@ def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_are_intact(tmp_pat
   wide = ("--config.width=4096",)
   code, output = finish(start(tmp_path, *wide, steps=8))
   assert code == 0, output
+  before = final_state(tmp_path)
   limited = (
     "import os, resource, sys;"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
@@ -160,6 +161,8 @@ def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_are_intact(tmp_pat
   assert "error: saving a checkpoint" in failed.stderr
   assert "the newest, of step 8, is intact" in failed.stderr
   assert "run the same command to resume" in failed.stderr
+  for x, y in zip(before, final_state(tmp_path), strict=True):
+    np.testing.assert_array_equal(x, y)
   code, output = finish(start(tmp_path, *wide, steps=16))
   assert code == 0, output
   steps = {json.loads(x)["step"] for x in lines(tmp_path)}

@@ -53,14 +53,20 @@ def own_cache(tmp_path_factory):
   recipe = functools.cache(cache.classifier.training_recipe)  # Of what is used twice.
   patch.setattr(cache.classifier, "training_recipe", recipe)
   # Every evaluation loads its run anew, and compiles the same programs.
-  options = ("enable_compilation_cache", "persistent_cache_min_compile_time_secs")
-  before = {name: getattr(jax.config, f"jax_{name}") for name in options}
-  for values in (dict(zip(options, (True, 0.05), strict=True)), before):
+  values = {
+    "jax_enable_compilation_cache": True,
+    "jax_persistent_cache_min_compile_time_secs": 0.05,
+  }
+  before = {name: getattr(jax.config, name) for name in values}
+
+  def use(values):
     for name, value in values.items():
-      jax.config.update(f"jax_{name}", value)
+      jax.config.update(name, value)
     compilation_cache.reset_cache()  # Whether there is one is asked once.
-    if values is not before:
-      yield
+
+  use(values)
+  yield
+  use(before)
   patch.undo()
 
 
