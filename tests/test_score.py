@@ -453,6 +453,15 @@ def test_a_run_is_scored_written_down_and_drawn_once(workdir, capsys, monkeypatc
   assert first["scores"]["elbo"]["value"] == pytest.approx(logged(workdir, "eval_elbo"))
 
 
+def test_foreign_images_are_told_from_those_of_the_test_set(workdir, tmp_path, capsys):
+  np.savez(tmp_path / "noise.npz", image=some_images(40))
+  flags = [f"--reference={tmp_path / 'noise.npz'}", "--num_samples=40"]
+  cli.main(["evaluate", str(workdir), "--metrics=anomaly", *flags])
+  shown = capsys.readouterr().out
+  assert float(re.search(r"auroc +(\S+)", shown)[1]) > 0.9
+  assert "anomaly: nll: of grey values" in shown
+
+
 def test_a_run_is_scored_by_several_configs(workdir, tmp_path, monkeypatch):
   """Nothing is drawn again for entries that samples do not depend on."""
   drew, draw = [], images._draw

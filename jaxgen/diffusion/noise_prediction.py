@@ -4,6 +4,7 @@ Ho et al., 2020, arXiv 2006.11239, Algorithm 1; shared by what samples such a ne
 """
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -103,15 +104,25 @@ def training(
     t = spread_steps(t_key, order_key, len(batch["image"]), num_steps)
     return {"loss": losses(state.params["net"], batch, t, noise_key, None)}
 
-  def predict(params: PyTree, x_t: Array, t: Array, *given: Array) -> Array:
-    told = jnp.full(len(x_t), t - 1.0)
-    return net.apply({"params": params}, x_t, told, *given, train=False)
-
-  def denoise(params: PyTree, *given: Array) -> Denoiser:
-    noise = lambda x_t, t: predict(params, x_t, t, *given)
-    return denoiser(noise, process, NOISE)
-
+  predict = functools.partial(predict_noise, net)
+  denoise = functools.partial(noise_denoiser, net, process)
   return Training(init, train_step, eval_step, predict, denoise)
+
+
+def predict_noise(
+  net: nn.Module, params: PyTree, x_t: Array, t: Array, *given: Array
+) -> Array:
+  """The noise in x_t [B, ...] by a network of `training`, without dropout; t f32 []."""
+  told = jnp.full(len(x_t), t - 1.0)
+  return net.apply({"params": params}, x_t, told, *given, train=False)
+
+
+def noise_denoiser(
+  net: nn.Module, process: Process, params: PyTree, *given: Array
+) -> Denoiser:
+  """E[x | x_t] by a network of `training`."""
+  noise = lambda x_t, t: predict_noise(net, params, x_t, t, *given)
+  return denoiser(noise, process, NOISE)
 
 
 def spread_steps(t_key: Array, order_key: Array, num: int, num_steps: int) -> Array:

@@ -7,6 +7,8 @@ Appendix C and the authors' code, compared in float64 for equal weights.
 Deviation: biases start at zero (theirs are uniform, as PyTorch's).
 """
 
+from collections.abc import Callable
+
 from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
@@ -24,6 +26,43 @@ from jaxgen.nn.resampling_unet import (
   norm,
   zeros,
 )
+
+
+def adm_style(head_dim: int, dropout_rate: float, dtype: Dtype) -> Style:
+  """That of all blocks."""
+  init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+  return Style(
+    init=init,
+    attention_init=init,
+    epsilon=1e-5,
+    scale_and_shift=True,
+    head_dim=head_dim,
+    dropout_rate=dropout_rate,
+    dtype=dtype,
+  )
+
+
+def way_down(
+  h: Array, block: Callable, attended: Callable, num_levels: int, num_blocks: int
+) -> list[Array]:
+  """Activations from first to last, `h` among them.
+
+  Args:
+    h: [B, H, W, C], after the first convolution.
+    block: (h, channels, name, resample) -> h.
+    attended: (h, level, name) -> h, a block with the level's channels and attention.
+    num_levels: Of resolution.
+    num_blocks: Of every level.
+  """
+  skips = [h]
+  for level in range(num_levels):
+    if level > 0:
+      h = block(h, h.shape[-1], f"down{level}_resample", resample="down")
+      skips.append(h)
+    for i in range(num_blocks):
+      h = attended(h, level, f"down{level}_{i}")
+      skips.append(h)
+  return skips
 
 
 class AdmUNet(nn.Module):
@@ -70,16 +109,7 @@ class AdmUNet(nn.Module):
   ) -> Array:
     """As `jaxgen.nn.song_unet.SongUNet`, but returns f32 [B, H, W, C num_outputs]."""
     check_sizes(x.shape, len(self.channel_mults), self.attention_resolutions)
-    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    style = Style(
-      init=init,
-      attention_init=init,
-      epsilon=1e-5,
-      scale_and_shift=True,
-      head_dim=self.head_dim,
-      dropout_rate=self.dropout_rate,
-      dtype=self.dtype,
-    )
+    style = adm_style(self.head_dim, self.dropout_rate, self.dtype)
     embedding = self._embed(noise, label, augment, style)
 
     def block(h: Array, width: int, name: str, **kwargs: object) -> Array:
@@ -92,16 +122,8 @@ class AdmUNet(nn.Module):
 
     top = len(self.channel_mults) - 1
     h = conv(self.channels * self.channel_mults[0], style, "conv_in")(x)
-    skips = [h]
-    for level in range(top + 1):
-      if level > 0:
-        h = block(h, h.shape[-1], f"down{level}_resample", resample="down")
-        skips.append(h)
-      for i in range(self.num_blocks):
-        h = attended(h, level, f"down{level}_{i}")
-        skips.append(h)
-
-    h = block(h, h.shape[-1], "middle_0", attention=True)
+    skips = way_down(h, block, attended, top + 1, self.num_blocks)
+    h = block(skips[-1], skips[-1].shape[-1], "middle_0", attention=True)
     h = block(h, h.shape[-1], "middle_1")
     for level in reversed(range(top + 1)):
       if level < top:

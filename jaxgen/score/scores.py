@@ -14,7 +14,7 @@ from jaxgen.method import Method
 from jaxgen.metrics.inception_score import inception_score
 from jaxgen.metrics.sliced_wasserstein import sliced_wasserstein
 from jaxgen.run import Run
-from jaxgen.score import of_features, of_images, pairs
+from jaxgen.score import anomaly, of_features, of_images, pairs
 from jaxgen.score.cache import MOST
 from jaxgen.score.images import Images
 from jaxgen.score.task import ROWS, Ruler, Score, Scores, Task, default
@@ -105,6 +105,11 @@ def _named(compute: Callable, name: str) -> Callable[[Task], Scores]:
 METRICS = {
   "eval": Metric(_own, ("loaded",)),
   "nll": Metric(_nll, ("loaded",), tool_settings=_nll_settings),
+  "anomaly": Metric(
+    anomaly.anomaly_scores,
+    ("loaded", "test", "reference"),
+    tool_settings=anomaly.anomaly_settings,
+  ),
   "frechet": Metric(of_features.frechet_scores, BOTH),
   "mmd": Metric(of_features.mmd_scores, BOTH, settings=KERNEL),
   "prdc": Metric(of_features.prdc_scores, BOTH, settings=NEIGHBOURS),

@@ -10,7 +10,7 @@ from jaxgen.score.task import Score
 
 HIGH = {  # more is better
   *("precision", "recall", "density", "coverage", "confidence", "label_entropy"),
-  *("classes", "label_accuracy", "class_score", "is", "cas", "modes", "elbo"),
+  *("classes", "label_accuracy", "class_score", "is", "cas", "modes", "elbo", "auroc"),
   *("log_prob", "psnr", "psnr_y", "ssim", "ssim_y"),
   *("pairs_ms_ssim", "pairs_ms_ssim_y"),
 }

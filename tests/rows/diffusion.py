@@ -9,6 +9,7 @@ import optax
 
 from jaxgen.data.source import zeros
 from jaxgen.diffusion import learned_schedule, process, schedules
+from jaxgen.diffusion.classifier_guidance import classifier_guidance
 from jaxgen.diffusion.consistency import consistency, constant, progressive
 from jaxgen.diffusion.ddim import ddim
 from jaxgen.diffusion.ddpm import ddpm
@@ -50,6 +51,15 @@ class Denoiser(nn.Module):
     h = nn.Conv(8, (3, 3))(x) + nn.Dense(8)(given)[:, None, None]
     h = nn.Dropout(0.1, deterministic=not train)(nn.swish(h))
     return nn.Conv(self.out_channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
+
+
+class Classifier(nn.Module):
+  """One convolution, of an image and its time."""
+
+  @nn.compact
+  def __call__(self, x, t):
+    h = nn.swish(nn.Conv(8, (3, 3), strides=2)(x)).mean(axis=(1, 2))
+    return nn.Dense(2)(jnp.concatenate([h, t[:, None] / 1000], axis=1))
 
 
 # A large eps: the bias of attention keys has no gradient but rounding.
@@ -107,6 +117,17 @@ def make_dit():
     guidance=1.5,
     num_sampling_steps=4,
     ema_decay=0.9,
+  )
+
+
+def make_classifier_guidance():
+  return classifier_guidance(
+    Classifier(),
+    tx=optax.adam(3e-2, eps=1e-4),
+    denoise=lambda x_t, t: x_t / (1.0 + t**2),
+    process=process.discrete(linear_betas(8, 1e-2, 0.5)),
+    scale=2.0,
+    times=linear_steps(8, 3),
   )
 
 
@@ -168,6 +189,7 @@ ROWS = {
   "diffusion/sr3": Row(make_sr3, "loss"),
   "diffusion/edm": Row(make_edm, "loss"),
   "diffusion/dit": Row(make_dit, "loss"),
+  "diffusion/classifier_guidance": Row(make_classifier_guidance, "loss"),
   "diffusion/vdm": Row(make_vdm, "loss", passes=2),  # Two losses have the schedule.
   "diffusion/flow_matching": Row(make_flow_matching, "loss"),
   "diffusion/score_sde": Row(make_score_sde, "loss"),

@@ -1,0 +1,82 @@
+"""Telling foreign images from the test set by their likelihood under a model."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxgen.evaluate import draw
+from jaxgen.method import Method, averaged
+from jaxgen.metrics.roc import auroc, auroc_interval
+from jaxgen.score.images import Images
+from jaxgen.score.task import ROWS, Score, Scores, Task, to_unit
+
+BATCH = 100  # Images at a time: an importance sample of each is in memory.
+SCORES = ("nll", "bits_per_dim")  # Of an image, large where it is improbable.
+
+
+def anomaly_scores(task: Task) -> Scores:
+  """{"auroc"}: how often an image of the reference is less probable than a test image.
+
+  Raises:
+    ValueError: If the method has no likelihood, or reads more than images, or if the
+      reference is what it was trained or tested on, or of another shape.
+  """
+  known = {"train": task.train, "test": task.test}
+  for name, images in known.items():
+    if images is not None and images.digest() == task.reference.digest():
+      raise ValueError(
+        f"anomaly compares the test set with foreign images: pass --reference=FOLDER "
+        f"or .npz, not the {name} set"
+      )
+  if task.reference.shape != task.test.shape:
+    raise ValueError(
+      f"{task.reference.name} has images {task.reference.shape}, the model "
+      f"{task.test.shape}"
+    )
+  usual, foreign = (_likelihoods(task, x) for x in (task.test, task.reference))
+  found = auroc(usual, foreign)
+  return {
+    "auroc": Score(found, auroc_interval(usual, foreign), "DeLong, over images"),
+    "nll_of_test": Score(float(usual.mean())),
+    "nll_of_reference": Score(float(foreign.mean())),
+  }
+
+
+def anomaly_settings(method: Method) -> str:
+  """Which likelihood it is."""
+  tool, name = _likelihood(method)
+  return f"{name}: {getattr(tool, 'settings', tool.__module__)}"
+
+
+def _likelihood(method: Method) -> tuple[Callable, str]:
+  """(the function of state, batch and key, what it is called)."""
+  if "nll" in method.tools:
+    return method.tools["nll"], "nll"
+  if method.eval_step is None:
+    raise ValueError("anomaly needs a method with a likelihood; this has none")
+  return method.eval_step, "evaluation"
+
+
+def _likelihoods(task: Task, images: Images) -> np.ndarray:
+  """-log p(x) of at most so many images as were asked for, in the method's unit."""
+  fn, _ = _likelihood(task.loaded.method)
+  backend, state = task.backend, task.loaded.state
+  compiled, state = backend.compile_eval(fn), backend.put_state(averaged(state))
+  pixels = to_unit(images.some(min(task.ruler.num_samples, ROWS), task.seed)["image"])
+  found = []
+  for start in range(0, len(pixels), BATCH):
+    rows = np.arange(start, start + BATCH) % len(pixels)
+    key = jax.random.fold_in(jax.random.key(task.seed), start)
+    try:
+      outputs = draw(compiled, state, {"image": pixels[rows]}, key, backend)
+    except KeyError as error:
+      raise ValueError(f"anomaly: the method reads {error} beside images") from error
+    name = next((name for name in SCORES if name in outputs), None)
+    if name is None:
+      raise ValueError(
+        f"anomaly needs one of {SCORES} for every image; the method has "
+        f"{sorted(outputs)}"
+      )
+    found.append(outputs[name])
+  return np.concatenate(found)[: len(pixels)].astype(np.float64)
