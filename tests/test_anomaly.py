@@ -78,9 +78,14 @@ def test_bright_images_are_foreign_to_a_model_of_dark_ones():
   fewer = task_of(method, image_set(range(100, 220), "bright"), num_samples=7)
   assert anomaly_scores(fewer)["auroc"].value * 49 % 0.5 == pytest.approx(0, abs=1e-9)
   assert anomaly_settings(method) == f"nll: {__name__}"
+  apart = anomaly_scores(task_of(method, image_set(range(200, 220), "bright")))["auroc"]
+  assert apart[:2] == (1.0, None)
+  assert apart.how == "no interval of sets that do not overlap"
   bits = lambda *args: {"bits_per_dim": brightness(*args)["nll"]}
   other = task_of(Method(None, None, bits), image_set(range(100, 220), "bright"))
-  assert anomaly_scores(other)["auroc"].value == found["auroc"].value
+  in_bits = anomaly_scores(other)
+  assert in_bits["auroc"] == found["auroc"]
+  assert "bits_per_dim_of_test" in in_bits
 
 
 def test_what_cannot_be_scored_is_said():

@@ -125,7 +125,7 @@ def classifier_guidance(
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
-    x_t = sampling.prior(process, prior_key, batch["image"], process.end)
+    x_t = sampling.prior(process, prior_key, batch["image"], times[0])
     toward = guided(state.params["classifier"], batch["label"])
     x = sampler(toward, process, x_t, times, steps_key).x
     return {"samples": jnp.clip(x, -1.0, 1.0)}

@@ -9,7 +9,7 @@ from jaxgen.evaluate import draw
 from jaxgen.method import Method, averaged
 from jaxgen.metrics.roc import auroc, auroc_interval
 from jaxgen.score.images import Images
-from jaxgen.score.task import ROWS, Score, Scores, Task, to_unit
+from jaxgen.score.task import ROWS, Score, Scores, Task, mean, to_unit
 
 BATCH = 100  # Images at a time: an importance sample of each is in memory.
 SCORES = ("nll", "bits_per_dim")  # Of an image, large where it is improbable.
@@ -29,17 +29,20 @@ def anomaly_scores(task: Task) -> Scores:
         f"anomaly compares the test set with foreign images: pass --reference=FOLDER "
         f"or .npz, not the {name} set"
       )
+  sets = task.test, task.reference
   if task.reference.shape != task.test.shape:
     raise ValueError(
       f"{task.reference.name} has images {task.reference.shape}, the model "
       f"{task.test.shape}"
     )
-  usual, foreign = (_likelihoods(task, x) for x in (task.test, task.reference))
-  found = auroc(usual, foreign)
+  (unit, usual), (_, foreign) = (_likelihoods(task, x) for x in sets)
+  interval, how = auroc_interval(usual, foreign), "DeLong, over images"
+  if interval is None or interval[0] == interval[1]:
+    interval, how = None, "no interval of sets that do not overlap"
   return {
-    "auroc": Score(found, auroc_interval(usual, foreign), "DeLong, over images"),
-    "nll_of_test": Score(float(usual.mean())),
-    "nll_of_reference": Score(float(foreign.mean())),
+    "auroc": Score(auroc(usual, foreign), interval, how),
+    f"{unit}_of_test": mean(usual, "images"),
+    f"{unit}_of_reference": mean(foreign, "images"),
   }
 
 
@@ -58,8 +61,8 @@ def _likelihood(method: Method) -> tuple[Callable, str]:
   return method.eval_step, "evaluation"
 
 
-def _likelihoods(task: Task, images: Images) -> np.ndarray:
-  """-log p(x) of at most so many images as were asked for, in the method's unit."""
+def _likelihoods(task: Task, images: Images) -> tuple[str, np.ndarray]:
+  """(unit, -log p(x) of at most so many images as were asked for)."""
   fn, _ = _likelihood(task.loaded.method)
   backend, state = task.backend, task.loaded.state
   compiled, state = backend.compile_eval(fn), backend.put_state(averaged(state))
@@ -79,4 +82,4 @@ def _likelihoods(task: Task, images: Images) -> np.ndarray:
         f"{sorted(outputs)}"
       )
     found.append(outputs[name])
-  return np.concatenate(found)[: len(pixels)].astype(np.float64)
+  return name, np.concatenate(found)[: len(pixels)].astype(np.float64)
