@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxgen.losses import gaussian
 from jaxgen.method import Array, per_example
+from jaxgen.nn.progressive import upsample
 from jaxgen.vae.hvae_blocks import Block, DownBlock, Gaussian, Latent, uniform
 
 
@@ -112,7 +113,7 @@ class Ladder(nn.Module):
     h, chosen = None, []
     for i in reversed(range(len(self.levels))):
       bias = jnp.broadcast_to(self.bias[i], (num, *self.bias[i].shape))
-      h = bias if h is None else bias + grow(h, bias.shape[1] // h.shape[1])
+      h = bias if h is None else bias + upsample(h, bias.shape[1] // h.shape[1])
       for block in self.down[i]:
         before = h
         prior, h = block.prior(before)
@@ -181,11 +182,6 @@ def pool(h: Array, factor: int) -> Array:
   """Means of squares: [B, R, R, W] -> [B, R / factor, R / factor, W]."""
   window = (factor, factor)
   return nn.avg_pool(h, window, strides=window)
-
-
-def grow(h: Array, factor: int) -> Array:
-  """Nearest neighbours: [B, R, R, W] -> [B, R factor, R factor, W]."""
-  return jnp.repeat(jnp.repeat(h, factor, axis=1), factor, axis=2)
 
 
 def to_channels(x: Array, side: int) -> Array:
