@@ -11,7 +11,19 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: label_accuracy --metrics=labels,frechet,prdc,memorisation,eval
   --features=classifier --weights=../rulers/digits.npz --num_samples=1000
-Ours: not measured
+Ours: label accuracy 0.990 [0.982, 0.995] with scale 2, all 10 classes, of a DDPM that
+  was told no labels; frechet 9.8 [5.4, 14.1] of 1,000 samples (297 test images: 58.4),
+  precision 0.97, recall 0.93, no copies. The classifier gets 0.418 of the test images
+  right at a time at random, where most of them are noise: cross-entropy 1.516.
+  jaxgen reproduce diffusion/classifier_guidance_digits --seeds=1
+By scale, from 0 to 8, label accuracy rises to 0.998 and recall falls from 0.97 to 0.79:
+experiments/results/diffusion/classifier_guidance_digits_scale.md, written by
+  jaxgen evaluate runs/guided --metrics=labels,frechet,prdc --features=classifier \
+    --weights=experiments/rulers/digits.npz --num_samples=1000 \
+    --config.scale={0,1,2,4,8} --out=scale.md
+The grid of 64 was looked at: every sample reads as the digit asked for.
+Hardware: 2 cores of an AMD EPYC, shared with two other trainings. Wall clock: 4.2 min.
+Seed 0.
 """
 
 import jax
