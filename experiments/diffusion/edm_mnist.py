@@ -35,7 +35,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 32,
-      "num_steps": 5_000,  # 2.7 epochs
+      "num_steps": 4_000,  # 2.1 epochs
       "lr": 2e-3,
       "warmup_steps": 200,
       "ema_half_life": 300.0,
@@ -80,7 +80,7 @@ def build(config):
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=2_500, sample=2_500, save=1_000),
+    every=Every(log=100, eval=2_000, sample=2_000, save=1_000),
     num_samples=64,
   )
 

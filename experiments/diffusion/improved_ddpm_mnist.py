@@ -26,7 +26,7 @@ def get_config():
   return ConfigDict(
     {
       "batch_size": 32,
-      "num_steps": 3_000,  # 1.6 epochs
+      "num_steps": 2_000,  # 1.1 epochs
       "lr": 2e-3,
       "warmup_steps": 100,
       "clip_norm": 1.0,
@@ -70,7 +70,7 @@ def build(config):
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", f"test[:{config.num_test}]", **mnist),
     num_steps=config.num_steps,
-    every=Every(log=100, eval=1_500, sample=1_500, save=1_000),
+    every=Every(log=100, eval=1_000, sample=1_000, save=1_000),
     num_samples=64,
   )
 
