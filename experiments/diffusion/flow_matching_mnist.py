@@ -11,8 +11,8 @@ Measure: bits_per_dim --metrics=nll,frechet,prdc,labels --features=classifier
   --weights=../rulers/mnist_28.npz --num_samples=1000
 Ours: 1.289 bits/dim [1.259, 1.319] of the first 500 test images after 3,000 steps, with
   50 evaluations by the solver for an image (on MNIST, trained to the end, RealNVP has
-  1.06 and FFJORD 0.99); frechet 39.3 [35.3, 43.3] of 1,000 samples in 25 steps of Heun's method
-  (500 test images: 10.8), precision 0.75, recall 0.92, all 10 classes.
+  1.06 and FFJORD 0.99); frechet 39.3 [35.3, 43.3] of 1,000 samples in 25 steps of
+  Heun's method (500 test images: 10.8), precision 0.75, recall 0.92, all 10 classes.
 The grid of 64 was looked at: about two in three read as a digit, the others as strokes
 of one.
 Needs the extra `ode` of jaxgen (diffrax) for the likelihood.
