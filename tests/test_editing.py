@@ -98,6 +98,24 @@ def test_sdedit_keeps_of_the_image_what_its_noise_leaves(strength):
   np.testing.assert_allclose(result.var(), 1.0, atol=0.05)
 
 
+def test_interpolations_are_of_mixtures_with_the_same_noise():
+  """Of unit variance, where the flow is the identity: they lie on straight lines."""
+  times = schedules.uniform(20, 1.0)
+  model = exact([[1.0]]), PROCESS
+  tools = editing.tools(
+    lambda state, batch: model, times, sampler=ode_samplers.heun, restore=lambda x: x
+  )
+  image = jax.random.normal(KEY, (5, 2, 2, 1))
+  run = jax.jit(functools.partial(tools["interpolate"], None))
+  found = np.asarray(run({"image": image}, KEY)["interpolations"])
+  assert found.shape == (5, 9, 2, 2, 1)
+  moved = PROCESS.alpha(jnp.float32(0.5)) * (np.roll(image, -1, axis=0) - image)
+  share = np.linspace(0, 1, 9).reshape(1, 9, 1, 1, 1)
+  expected = share * np.asarray(moved)[:, None]
+  np.testing.assert_allclose(found - found[:, :1], expected, atol=0.05)
+  assert np.abs(found[:, 0] - image).max() > 0.5  # Half of the noise.
+
+
 def test_colours_are_drawn_around_the_grey_that_is_known():
   basis = editing.grey_basis(3)
   np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)

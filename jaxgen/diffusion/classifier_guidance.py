@@ -58,7 +58,7 @@ def classifier_guidance(
 
   Tools, on batch["image"] and batch["label"]:
     classify: log p(label | x) without noise, of every class: {"log_prob": f32 [B, K]}.
-    inpaint, img2img, colourise: See `editing.tools`; guided.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`; guided.
 
   Args:
     net: The classifier. (x f32 [B, H, W, C], t f32 [B] in [0, 1000]) -> logits f32

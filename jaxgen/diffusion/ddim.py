@@ -148,7 +148,7 @@ def ddim(
     "walk": walk,
   }
   model = lambda state, batch: (clipped(parts.denoise(state.params["net"])), process)
-  tools |= editing.tools(model, steps)
+  tools = editing.tools(model, steps) | tools
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)
 
 

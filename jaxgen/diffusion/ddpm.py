@@ -149,10 +149,11 @@ def ddpm(
     step = reverse(state.params["net"])
     return bound.bits_per_dim(step, process, num_steps, batch["image"], key)
 
-  tools = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
-  tools |= editing.tools(
+  edits = editing.tools(
     lambda state, batch: (clipped(parts.denoise(state.params["net"])), process),
     np.arange(num_steps, -1, -1),
     variance=variance,
   )
+  own = {"chain": chain, "interpolate": interpolate, "bits_per_dim": bits_per_dim}
+  tools = edits | own  # The paper's way between two images, not `editing`'s.
   return Method(parts.init, parts.train_step, parts.eval_step, sample, tools)

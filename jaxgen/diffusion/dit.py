@@ -70,8 +70,8 @@ def dit(
   `sample` takes `num_sampling_steps` steps, twice the rows each with guidance. Tools,
   on batch["image"]:
     unguided: `sample` with guidance 1.
-    inpaint, img2img, colourise: On pixels; see `editing.tools`. With the guidance, and
-      the posterior's variances, not the learned ones.
+    inpaint, img2img, interpolate, colourise: On pixels; see `editing.tools`. With the
+      guidance, and the posterior's variances, not the learned ones.
 
   Args:
     net: Noise and variance. (x f32 [B, H, W, C], t i32 or f32 [B] counted from 0, label

@@ -33,6 +33,7 @@ from jaxgen.method import Array, Batch, TrainState, per_example
 
 JUMP = 10  # steps; RePaint's
 NUM_RESAMPLINGS = 10  # RePaint's
+NUM_MIXTURES = 9  # of "interpolate"
 
 
 def sdedit(
@@ -173,6 +174,9 @@ def tools(
     inpaint: Draws where batch["mask"], f32 [B, H, W, 1], is 0; without a mask, the
       lower half. {"samples", "given": the image, black where it is unknown}.
     img2img: Images like those given (`sdedit`). {"samples"}.
+    interpolate: From image i to image i + 1 (cyclically), under the label of i:
+      mixtures of both, made likely as img2img does, all by the same noise.
+      {"interpolations": [B, 9, H, W, C]}.
     colourise: Draws colours for the means over channels. {"samples", "given": grey}.
 
   All are f32 [B, H, W, C] in [-1, 1].
@@ -182,9 +186,9 @@ def tools(
       process of x_t.
     times: [N + 1], falling to the data. `repaint` jumps by 10 steps where that divides
       N, else by what 10 and N have in common.
-    sampler: Of img2img.
+    sampler: Of img2img and interpolate.
     variance: Of the reverse steps of inpaint and colourise.
-    strength: Of img2img; see `sdedit`.
+    strength: Of the same; see `sdedit`.
     observe: An image -> the x that is diffused.
     restore: Back, into [-1, 1].
   """
@@ -204,6 +208,17 @@ def tools(
     x = sdedit(sampler, *model(state, batch), x, times, key, strength=strength)
     return {"samples": restore(x)}
 
+  def interpolate(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
+    x = observe(batch["image"])
+    other, sides = jnp.roll(x, -1, axis=0), model(state, batch)
+
+    def between(weight: Array) -> Array:
+      mixed = (1.0 - weight) * x + weight * other
+      return sdedit(sampler, *sides, mixed, times, key, strength=strength)
+
+    weights = jnp.linspace(0.0, 1.0, NUM_MIXTURES)
+    return {"interpolations": restore(jax.vmap(between, out_axes=1)(weights))}
+
   def colourise(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     image = batch["image"]
     channels = image.shape[-1]
@@ -217,4 +232,9 @@ def tools(
     grey = jnp.broadcast_to(image.mean(axis=-1, keepdims=True), image.shape)
     return {"samples": restore(y @ basis.T), "given": grey}
 
-  return {"inpaint": inpaint, "img2img": img2img, "colourise": colourise}
+  return {
+    "inpaint": inpaint,
+    "img2img": img2img,
+    "interpolate": interpolate,
+    "colourise": colourise,
+  }

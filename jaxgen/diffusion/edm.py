@@ -109,7 +109,7 @@ def edm(
   Tools, on batch["image"]:
     stochastic: `sample` by Heun's method with noise added before every step, with the
       numbers that the paper has for ImageNet-64 (Table 5): {"samples": as `sample`}.
-    inpaint, img2img, colourise: See `editing.tools`.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`.
 
   Args:
     net: F. (x f32 [B, H, W, C], noise f32 [B], label i32 [B] or None, augment f32

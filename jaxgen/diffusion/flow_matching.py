@@ -143,8 +143,8 @@ def flow_matching(
     nll: {"bits_per_dim", "nll" (nats per image), "evaluations"}, each f32 [B]: an
       unbiased estimate of a bound for images with uniform noise (`likelihood`), and
       what the solver needed. Needs the extra `ode`.
-    inpaint, img2img, colourise: See `editing.tools`; on the same times. The first and
-      the last of them draw noise in every step.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`; on the same times.
+      The first and the last of them draw noise in every step.
 
   Args:
     net: The velocity. (x f32 [B, H, W, C], 1000 t f32 [B], train) -> [B, H, W, C].

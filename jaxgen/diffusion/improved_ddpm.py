@@ -105,8 +105,8 @@ def improved_ddpm(
       levels, and its parts "rate" (L_1 + ... + L_T) and "distortion" (L_0):
       {"bits_per_dim", "rate", "distortion"}, each f32 [B]. One call of the network per
       step.
-    inpaint, img2img, colourise: See `editing.tools`; with the posterior's variances,
-      not the learned ones.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`; with the posterior's
+      variances, not the learned ones.
 
   Args:
     net: (x f32 [B, H, W, C], t [B], train) -> [B, H, W, 2 C]: the noise, then for

@@ -109,7 +109,7 @@ def score_sde(
     nll: {"bits_per_dim", "nll" (nats per image), "evaluations"}, each f32 [B]: an
       unbiased estimate of a bound for images with uniform noise (`likelihood`), and
       what the solver needed. Needs the extra `ode`.
-    inpaint, img2img, colourise: See `editing.tools`; on the same times.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`; on the same times.
 
   Args:
     net: The noise. (x f32 [B, H, W, C], 1000 t f32 [B], train) -> [B, H, W, C]. It has

@@ -93,7 +93,8 @@ def vdm(
     bits_per_dim: The bound by num_sampling_steps steps in discrete time, every one of
       them computed, and its parts. {"bits_per_dim", "reconstruction", "latent",
       "diffusion"}, each f32 [B].
-    inpaint, img2img, colourise: See `editing.tools`; on the steps of sampling.
+    inpaint, img2img, interpolate, colourise: See `editing.tools`; on the steps of
+      sampling.
 
   Args:
     net: A `Network`. It has no variables but its parameters.
