@@ -10,7 +10,13 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images.
 Published: none on this set in the paper.
 Measure: frechet --metrics=frechet,prdc,labels,eval --features=classifier
   --weights=../rulers/mnist_28.npz --num_samples=1000
-Ours: not measured
+Ours: frechet 25.0 [21.6, 28.5] of 1,000 samples without guidance, by 35 calls of the
+  network (1,000 test images: 5.7), precision 0.76, recall 0.94; a classifier sees 0.754
+  [0.726, 0.780] of them as the digit asked for; test loss 0.1089.
+The grid of 64 was looked at: most read as a digit, about three in four as that asked
+for; some are strokes that are none.
+Hardware: one core of an AMD EPYC, beside other trainings on both. Wall clock: 75 min of
+training, 0.9 steps/s. Seed 0.
 """
 
 import jax.numpy as jnp
