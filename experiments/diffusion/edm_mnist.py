@@ -15,7 +15,7 @@ Ours: frechet 25.0 [21.6, 28.5] of 1,000 samples without guidance, by 35 calls o
   [0.726, 0.780] of them as the digit asked for; test loss 0.1089.
 By scale of guidance 1, 2, 3, 4, of 500 samples each by 17 calls of DPM-Solver++(2M):
   label accuracy 0.746, 0.910, 0.934, 0.938, frechet 32.2, 35.0, 64.4, 93.4, recall
-  0.94, 0.93, 0.86, 0.75: experiments/results/diffusion/edm_mnist_guidance.md, written by
+  0.94, 0.93, 0.86, 0.75 (experiments/results/diffusion/edm_mnist_guidance.md):
   jaxgen evaluate runs/edm_mnist --metrics=frechet,prdc,labels --features=classifier \
     --weights=experiments/rulers/mnist_28.npz --num_samples=500 --out=guidance.md \
     --config.sampler=dpm_solver_pp_2m --config.evaluations=17 --config.guidance={1,2}
