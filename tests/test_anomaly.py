@@ -80,7 +80,7 @@ def test_bright_images_are_foreign_to_a_model_of_dark_ones():
   assert anomaly_settings(method) == f"nll: {__name__}"
   apart = anomaly_scores(task_of(method, image_set(range(200, 220), "bright")))["auroc"]
   assert apart[:2] == (1.0, None)
-  assert apart.how == "no interval of sets that do not overlap"
+  assert apart.how == "no interval where all images of a set rank alike"
   bits = lambda *args: {"bits_per_dim": brightness(*args)["nll"]}
   other = task_of(Method(None, None, bits), image_set(range(100, 220), "bright"))
   in_bits = anomaly_scores(other)

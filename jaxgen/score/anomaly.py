@@ -35,10 +35,11 @@ def anomaly_scores(task: Task) -> Scores:
       f"{task.reference.name} has images {task.reference.shape}, the model "
       f"{task.test.shape}"
     )
-  (unit, usual), (_, foreign) = (_likelihoods(task, x) for x in sets)
+  compiled = task.backend.compile_eval(_likelihood(task.loaded.method)[0])
+  (unit, usual), (_, foreign) = (_likelihoods(task, compiled, x) for x in sets)
   interval, how = auroc_interval(usual, foreign), "DeLong, over images"
   if interval is None or interval[0] == interval[1]:
-    interval, how = None, "no interval of sets that do not overlap"
+    interval, how = None, "no interval where all images of a set rank alike"
   return {
     "auroc": Score(auroc(usual, foreign), interval, how),
     f"{unit}_of_test": mean(usual, "images"),
@@ -61,18 +62,18 @@ def _likelihood(method: Method) -> tuple[Callable, str]:
   return method.eval_step, "evaluation"
 
 
-def _likelihoods(task: Task, images: Images) -> tuple[str, np.ndarray]:
+def _likelihoods(
+  task: Task, compiled: Callable, images: Images
+) -> tuple[str, np.ndarray]:
   """(unit, -log p(x) of at most so many images as were asked for)."""
-  fn, _ = _likelihood(task.loaded.method)
-  backend, state = task.backend, task.loaded.state
-  compiled, state = backend.compile_eval(fn), backend.put_state(averaged(state))
+  state = task.backend.put_state(averaged(task.loaded.state))
   pixels = to_unit(images.some(min(task.ruler.num_samples, ROWS), task.seed)["image"])
   found = []
   for start in range(0, len(pixels), BATCH):
     rows = np.arange(start, start + BATCH) % len(pixels)
     key = jax.random.fold_in(jax.random.key(task.seed), start)
     try:
-      outputs = draw(compiled, state, {"image": pixels[rows]}, key, backend)
+      outputs = draw(compiled, state, {"image": pixels[rows]}, key, task.backend)
     except KeyError as error:
       raise ValueError(f"anomaly: the method reads {error} beside images") from error
     name = next((name for name in SCORES if name in outputs), None)
