@@ -105,7 +105,7 @@ def training(
     return {"loss": losses(state.params["net"], batch, t, noise_key, None)}
 
   predict = functools.partial(predict_noise, net)
-  denoise = functools.partial(noise_denoiser, net, process)
+  denoise = lambda params, *given: noise_denoiser(net, params, process, *given)
   return Training(init, train_step, eval_step, predict, denoise)
 
 
@@ -118,7 +118,7 @@ def predict_noise(
 
 
 def noise_denoiser(
-  net: nn.Module, process: Process, params: PyTree, *given: Array
+  net: nn.Module, params: PyTree, process: Process, *given: Array
 ) -> Denoiser:
   """E[x | x_t] by a network of `training`."""
   noise = lambda x_t, t: predict_noise(net, params, x_t, t, *given)
