@@ -10,6 +10,8 @@ Published: none on this set in the paper.
 Measure: bits_per_dim --metrics=nll,eval,frechet,prdc,labels --features=classifier
   --weights=../rulers/mnist_28.npz --num_samples=1000
 Ours: not measured
+The grid of 64 after 2,000 steps was looked at: about half read as a digit, the others
+as strokes of one.
 """
 
 from ml_collections import ConfigDict
