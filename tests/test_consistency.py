@@ -25,26 +25,31 @@ class Known(nn.Module):
 
   predict: Callable
 
-  def __call__(self, x, told, train):
-    return self.predict(x, told.reshape(-1, *(1,) * (x.ndim - 1)))
+  def __call__(self, x, told, label=None, train=False):
+    wide = lambda a: a.reshape(-1, *(1,) * (x.ndim - 1))
+    given = () if label is None else (wide(label),)
+    return self.predict(x, wide(told), *given)
 
 
 class Scale(nn.Module):
-  """w x + told / 1000, of one parameter."""
+  """w x + told / 10, of one parameter."""
 
   @nn.compact
-  def __call__(self, x, told, train):
+  def __call__(self, x, told, label=None, train=False):
     w = self.param("w", nn.initializers.constant(0.3), ())
-    return w * x + told.reshape(-1, *(1,) * (x.ndim - 1)) / 1000
+    return w * x + told.reshape(-1, *(1,) * (x.ndim - 1)) / 10
 
 
-def teacher(x_t, sigma):
-  return MEAN + STD**2 / (STD**2 + sigma**2) * (x_t - MEAN)
+def teacher(x_t, sigma, label=None):
+  sigma = sigma[:, None, None, None]
+  mean = MEAN if label is None else MEAN + 0.3 * label[:, None, None, None]
+  return mean + STD**2 / (STD**2 + sigma**2) * (x_t - mean)
 
 
-def exact_f(x, sigma):
-  """Along the ODE of a Gaussian, to EPSILON."""
-  return MEAN + (x - MEAN) * ratio(sigma)
+def exact_f(x, sigma, label=0.0):
+  """Along the ODE of a Gaussian around MEAN + 0.3 label, to EPSILON."""
+  mean = MEAN + 0.3 * label
+  return mean + (x - mean) * ratio(sigma)
 
 
 def ratio(sigma):
@@ -54,13 +59,13 @@ def ratio(sigma):
 def network_of(f, sigma_data=0.5):
   """F of c_skip x + c_out F(c_in x, told) = f(x, sigma)."""
 
-  def predict(scaled, told):
-    sigma = jnp.exp(told / 250.0)
+  def predict(scaled, told, *label):
+    sigma = jnp.exp(4.0 * told)
     above, norm = sigma - EPSILON, jnp.sqrt(sigma**2 + sigma_data**2)
     x = scaled * norm
     skip = sigma_data**2 / (above**2 + sigma_data**2)
     out = sigma_data * above / norm
-    return (f(x, sigma) - skip * x) / jnp.where(jnp.abs(out) > 1e-9, out, 1.0)
+    return (f(x, sigma, *label) - skip * x) / jnp.where(jnp.abs(out) > 1e-9, out, 1.0)
 
   return Known(predict)
 
@@ -159,6 +164,46 @@ def test_target_is_an_average_without_gradient():
   loss = lambda w: step(of_w(w), batch, key)[1]["loss"]
   slope = (loss(0.31) - loss(0.29)) / 0.02
   np.testing.assert_allclose(new, 0.3 - lr * slope, rtol=1e-2)
+
+
+def test_labels_are_those_of_the_batch():
+  def method(f):
+    return consistency(
+      network_of(f),
+      tx=optax.sgd(1.0),
+      conditional=True,
+      teacher=teacher,
+      schedule=paper.constant(160),
+      sigma_max=20.0,
+      levels=(0.5,),
+    )
+
+  batch = {"image": jnp.zeros((512, 2, 2, 1)), "label": jnp.arange(512) % 2}
+  x = jax.jit(method(exact_f).sample)(of(method(exact_f)), batch, random.key(0))
+  means = [x["samples"][i::2].mean() for i in (0, 1)]
+  np.testing.assert_allclose(means, (MEAN, MEAN + 0.3), atol=0.02)
+
+  def loss(f):
+    found = jax.jit(method(f).eval_step)(of(method(f)), batch, random.key(1))
+    return np.asarray(found["loss"]).mean()
+
+  assert loss(lambda x, sigma, label: exact_f(x, sigma, 1 - label)) > 100 * loss(
+    exact_f
+  )
+
+
+def test_it_begins_with_the_weights_of_the_teacher():
+  start = {"w": np.float32(0.7)}
+  options = dict(tx=optax.sgd(1.0), teacher=teacher)
+  batch = {"image": images(4)}
+  state = jax.jit(consistency(Scale(), start=start, **options).init)(
+    random.key(0), batch
+  )
+  assert state.params["net"]["w"] == state.ema["net"]["w"] == np.float32(0.7)
+  for other in ({"w": np.zeros(2)}, {"v": np.float32(0.7)}):
+    method = consistency(Scale(), start=other, **options)
+    with pytest.raises(ValueError, match="expected parameters of this network"):
+      method.init(random.key(0), batch)
 
 
 def test_bad_input_is_refused():

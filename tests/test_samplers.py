@@ -399,6 +399,25 @@ def test_evaluations_are_counted(sampler):
     assert all(t > 0 for t in calls)
 
 
+@pytest.mark.parametrize(
+  "sampler", ["heun", "adams_bashforth", "dpm_solver_pp_2m", "stochastic_heun"]
+)
+def test_one_program_is_for_any_number_of_steps(sampler):
+  process, key, traced = ALL["edm"], random.key(0), []
+  x = np.linspace(-2.0, 2.0, 6, dtype=np.float32)[:, None]
+
+  @jax.jit
+  def go(times):
+    traced.append(len(times) - 1)
+    return ALL_SAMPLERS[sampler](denoiser(process), process, x, times, key)
+
+  for times in (schedules.karras_levels(3), np.array([2.0, 1.0, 0.5, 0.1])):
+    found, expected = go(sampling.padded(times, 7)), go(times)
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-6)
+    assert found.num_evaluations == expected.num_evaluations
+  assert traced == [7, 3]
+
+
 def test_deterministic_samplers_go_both_ways(x64):
   process, times = ALL["vp_cosine"], np.linspace(0.95, 0.05, 65)
   samplers = (ode_samplers.heun, ode_samplers.dpm_solver_pp_2m, ode_samplers.euler)
@@ -456,6 +475,8 @@ def test_bad_input_is_refused():
     stochastic_samplers.ddim(None, process, x, [1.0, 0.0], eta=0.5)
   with pytest.raises(ValueError, match=r"times must be a vector of at least 2"):
     ode_samplers.euler(None, process, x, [1.0])
+  with pytest.raises(ValueError, match=r"expected at most 2 steps, got 3"):
+    sampling.padded(schedules.uniform(3, 1.0), 2)
 
 
 THEIRS = {  # Name in the golden file: our sampler, relative tolerance.

@@ -1,33 +1,19 @@
-"""A consistency model on 8x8 handwritten digits, distilled from flow matching.
+"""A consistency model on 8x8 handwritten digits with labels, distilled from EDM.
 
-  jaxgen reproduce diffusion/flow_matching_digits --seeds=1
+  jaxgen train diffusion/edm_digits --workdir=runs/edm_digits
   jaxgen train diffusion/consistency_digits --workdir=runs/consistency_digits
+  jaxgen sample runs/consistency_digits --label=3 --out=threes.png
   jaxgen train diffusion/consistency_digits --workdir=runs/ct --config.teacher=""
 
-The second takes the first as its teacher, whose straight paths `process.rescaled` turns
-into those of this paper. The third is consistency training, without a teacher.
+The second takes the first as its teacher and begins with its weights. The fourth is
+consistency training, which has no teacher.
 
 Paper: Song, Dhariwal, Chen, Sutskever, Consistency Models (2023), arXiv 2303.01469.
-Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images, of 17 levels;
-  the teacher saw 16 with uniform noise.
+Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
   --weights=../rulers/digits.npz --num_samples=1000
-Ours: in one step, of 1,000 samples of one evaluation, frechet 78.1 [67.0, 89.1] (58.4
-  of the test images); all in experiments/results/diffusion/consistency_digits.json.
-  jaxgen reproduce diffusion/consistency_digits --seeds=1
-The same run without rounding to the levels of the teacher's images, which had the noise
-of a level in training: 129.8 [117.6, 142.0]. The teacher has 11.2 after 99 evaluations.
-In two and four steps (48.4 with one noise level of 0.8, 38.8 with three):
-experiments/results/diffusion/consistency_digits_levels.md, written by
-  jaxgen evaluate runs/consistency_digits --metrics=frechet,prdc,labels \
-    --features=classifier --num_samples=1000 "--config.levels=()" \
-    "--config.levels=(0.8,)" ... --out=levels.md
-Consistency training: not measured.
-A grid of 64 in one step was looked at: about two in three are digits, with grey pixels
-in the background. The loss was still falling.
-Hardware: 2 cores of an AMD EPYC, shared with about 8 other processes. Wall clock: 9 min
-of training. Seed 0.
+Ours: not measured.
 """
 
 import jax
@@ -35,18 +21,17 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data, run
-from jaxgen.diffusion import flow_matching, likelihood
+from jaxgen.diffusion import edm
 from jaxgen.diffusion.consistency import consistency, constant, progressive
-from jaxgen.diffusion.process import rescaled
-from jaxgen.nn.unet import UNet
+from jaxgen.nn.song_unet import SongUNet
+from jaxgen.ops.labelled_augment import NUM_LABELS
 from jaxgen.train import Every
 
 
 def get_config():
   return ConfigDict(
     {
-      # A workdir of flow_matching_digits; "" trains without a teacher.
-      "teacher": "runs/diffusion/flow_matching_digits/seed_0",
+      "teacher": "runs/edm_digits",  # a workdir of edm_digits; "": none
       "batch_size": 64,
       "num_steps": 2_000,
       "lr": 1e-3,
@@ -54,64 +39,45 @@ def get_config():
       "num_levels": 18,  # Table 3, for CIFAR-10
       "decay": 0.95,  # of the target network
       "sigma_max": 80.0,
-      "sigma_data": 0.75,  # of the training set
+      "sigma_data": 0.75,  # of these images
       "levels": (),  # at which a sample is made noisy and mapped again
       "channels": 16,
       "channel_mults": (1, 2),
-      "num_res_blocks": 1,
-      "num_groups": 8,
+      "num_blocks": 1,
     }
   )
 
 
-def network(config):
-  return UNet(
+def build(config):
+  net = SongUNet(
+    num_classes=10,
+    augment_dim=NUM_LABELS,  # The teacher's, told none.
     channels=config.channels,
     channel_mults=config.channel_mults,
-    num_res_blocks=config.num_res_blocks,
+    num_blocks=config.num_blocks,
     attention_resolutions=(),  # the middle has it, at 4x4
-    num_groups=config.num_groups,
     dropout_rate=0.0,
   )
-
-
-def teacher(stage_one):
-  params = jax.device_get(stage_one.state.ema["net"])
-  denoise = flow_matching.denoiser(network(stage_one.config), params)
-  return rescaled(denoise, flow_matching.straight())
-
-
-def without_noise(method, num_levels):
-  """Samples as images of exact levels: the teacher's have uniform noise of a level."""
-
-  def sample(state, batch, key):
-    x = method.sample(state, batch, key)["samples"]
-    return {"samples": likelihood.restore(x, num_levels)}
-
-  return method._replace(sample=sample)
-
-
-def build(config):
-  net = network(config)
-  lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
-  tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr))
-  scales = dict(sigma_data=config.sigma_data, sigma_max=config.sigma_max)
-  schedule = progressive(config.num_steps, last=50)
-  stage_one = None
+  params, teacher, schedule = None, None, progressive(config.num_steps, last=50)
   if config.teacher:
-    flow = "diffusion/flow_matching_digits"
-    stage_one = run.first_stage(config.teacher, flow, "teacher")
+    stage_one = run.first_stage(config.teacher, "diffusion/edm_digits", "teacher")
+    params = jax.device_get(stage_one.state.ema["net"])
+    teacher = lambda x, sigma, label: edm.denoise(
+      net, params, x, sigma, config.sigma_data, label
+    )
     schedule = constant(config.num_levels, config.decay)
+  lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
   method = consistency(
     net,
-    tx=tx,
-    teacher=teacher(stage_one) if stage_one else None,
+    tx=optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr)),
+    conditional=True,
+    teacher=teacher,
+    start=params,
     schedule=schedule,
+    sigma_data=config.sigma_data,
+    sigma_max=config.sigma_max,
     levels=config.levels,
-    **scales,
   )
-  if stage_one:
-    method = without_noise(method, stage_one.config.num_levels)
   digits = dict(batch_size=config.batch_size, image_size=8, channels=1)
   return dict(
     method=method,

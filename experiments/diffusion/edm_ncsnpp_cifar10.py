@@ -35,7 +35,8 @@ def get_config():
       "lr": 1e-3,
       "warmup_steps": 19_531,  # 10 million images
       "ema_half_life": 976.6,  # 0.5 million images
-      "augment": 0.12,
+      "num_classes": 10,  # 0: no labels
+      "augment": 0.12,  # 0: none, and a network that knows of none
       "sigma_data": 0.5,
       "channels": 128,
       "channel_mults": (2, 2, 2),
@@ -49,8 +50,8 @@ def get_config():
 
 def build(config):
   net = SongUNet(
-    num_classes=10,
-    augment_dim=NUM_LABELS,
+    num_classes=config.num_classes,
+    augment_dim=NUM_LABELS if config.augment else 0,
     channels=config.channels,
     channel_mults=config.channel_mults,
     num_blocks=config.num_blocks,
@@ -63,13 +64,14 @@ def build(config):
     dtype=jnp.dtype(config.dtype),
   )
   lr = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
+  augment = functools.partial(labelled_augment, p=config.augment)
   cifar = dict(batch_size=config.batch_size, image_size=32, channels=3)
   return dict(
     method=edm(
       net,
       tx=optax.chain(optax.zero_nans(), optax.adam(lr)),  # nan to 0, as theirs
-      conditional=True,
-      augment=functools.partial(labelled_augment, p=config.augment),
+      conditional=config.num_classes > 0,
+      augment=augment if config.augment else None,
       sigma_data=config.sigma_data,
       ema_half_life=config.ema_half_life,
     ),

@@ -6,16 +6,17 @@ solution of the probability-flow ODE to its start, learned from a trained denois
 (consistency distillation, Algorithm 2) or from images alone (consistency training,
 Algorithm 3), and sampled in one or a few evaluations (Algorithm 1).
 
-Noise levels are those of `process.edm`, from EPSILON to `sigma_max`. Numbers of
-equations, algorithms and tables are the paper's, from memory.
+Networks, noise levels and the teacher are those of `edm`: a student of the shape of its
+teacher begins with its weights (`start`). Numbers of equations, algorithms and tables
+are the paper's, from memory.
 
 Where this differs from the paper:
   - The distance is the mean of squares over values by default. (Paper: also l1, and
     LPIPS for its best results; pass it as `distance`.)
   - The target network is also what samples are drawn by. (Code: a second, slower
     average.)
-  - What F is told is 1000 / 4 log sigma, as in the authors' code; its other scalings
-    are those of EDM, with c_skip and c_out shifted to hold f(x, EPSILON) = x (Eq. 5).
+  - F is told log sigma / 4 and scaled as in EDM, with c_skip and c_out shifted to hold
+    f(x, EPSILON) = x (Eq. 5). (Code: 1000 times that, for networks that expect steps.)
   - Schedules of `progressive` count steps of the run; in phases, from its start.
 """
 
@@ -29,9 +30,9 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import ode_samplers, sampling
+from jaxgen.diffusion import sampling
 from jaxgen.diffusion.noise_prediction import mean
-from jaxgen.diffusion.process import Denoiser, diffuse, edm
+from jaxgen.diffusion.process import diffuse, edm
 from jaxgen.method import (
   Array,
   Batch,
@@ -44,6 +45,9 @@ from jaxgen.method import (
   per_example,
   update_ema,
 )
+
+# (x f32 [B, H, W, C], sigma f32 [B], label int32 [B] or None) -> E[image | x].
+Teacher = Callable[[Array, Array, Array | None], Array]
 
 EPSILON = 0.002
 RHO = 7.0
@@ -100,6 +104,7 @@ def consistency_function(
   x: Array,
   sigma: Array,
   sigma_data: float,
+  label: Array | None = None,
   **options: Any,
 ) -> Array:
   """f(x, sigma), which is x at sigma = EPSILON (Eq. 5).
@@ -110,6 +115,7 @@ def consistency_function(
     x: f32 [B, H, W, C].
     sigma: f32 [B].
     sigma_data: Standard deviation of the images.
+    label: int32 [B], of a conditional network.
     **options: Of net.apply.
   """
   above = sigma - EPSILON
@@ -117,23 +123,37 @@ def consistency_function(
   out = sigma_data * above / jnp.sqrt(sigma**2 + sigma_data**2)
   scale = 1.0 / jnp.sqrt(sigma**2 + sigma_data**2)
   skip, out, scale = (a[:, None, None, None] for a in (skip, out, scale))
-  told = 250.0 * jnp.log(sigma)
-  return skip * x + out * net.apply({"params": params}, scale * x, told, **options)
+  told = 0.25 * jnp.log(sigma)
+  return skip * x + out * net.apply(
+    {"params": params}, scale * x, told, label, **options
+  )
 
 
-def solver_step(teacher: Denoiser) -> Callable:
-  """(x_t, above [B], below [B], x, noise) -> x_t below, by a step of Heun's method."""
+def heun_step(
+  teacher: Teacher, x_t: Array, above: Array, below: Array, label: Array | None
+) -> Array:
+  """x_t at the noise level `below`, by a step of Heun's method.
 
-  def one(x_t: Array, above: Array, below: Array) -> Array:
-    times = jnp.stack([above, below])
-    return ode_samplers.heun(teacher, PROCESS, x_t[None], times).x[0]
+  Args:
+    teacher: See `consistency`.
+    x_t: f32 [B, H, W, C].
+    above: Its noise level, f32 [B].
+    below: f32 [B], above 0.
+    label: int32 [B], or None.
+  """
+  wide = lambda sigma: sigma[:, None, None, None]
+  slope = lambda x, sigma: (x - teacher(x, sigma, label)) / wide(sigma)
+  first = slope(x_t, above)
+  second = slope(x_t + wide(below - above) * first, below)
+  return x_t + wide(below - above) * (first + second) / 2
 
-  return lambda x_t, above, below, x, noise: jax.vmap(one)(x_t, above, below)
 
-
-def same_noise(x_t: Array, above: Array, below: Array, x: Array, noise: Array) -> Array:
-  """What takes the place of the solver in training without a teacher (Eq. 10)."""
-  return diffuse(PROCESS, x, below, noise)
+def begin_with(start: PyTree, drawn: PyTree) -> PyTree:
+  """A copy of `start`, which must have the shapes of `drawn`."""
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+  if shapes(start) != shapes(drawn):
+    raise ValueError("start: expected parameters of this network, not of another shape")
+  return jax.tree.map(jnp.array, start)
 
 
 def square(a: Array, b: Array) -> Array:
@@ -145,7 +165,9 @@ def consistency(
   net: nn.Module,
   *,
   tx: optax.GradientTransformation,
-  teacher: Denoiser | None = None,
+  conditional: bool = False,
+  teacher: Teacher | None = None,
+  start: PyTree | None = None,
   schedule: Schedule | None = None,
   distance: Callable[[Array, Array], Array] = square,
   sigma_data: float = 0.5,
@@ -159,11 +181,13 @@ def consistency(
   distillation or training at the same N, against the target network.
 
   Args:
-    net: F. (x f32 [B, H, W, C], 250 log sigma f32 [B], train) -> [B, H, W, C]. It has
-      no variables but its parameters.
+    net: F, as in `edm`. (x f32 [B, H, W, C], log sigma / 4 f32 [B], label int32 [B] or
+      None, train) -> [B, H, W, C]. It has no variables but its parameters.
     tx: Optimiser of `net`.
-    teacher: E[x | x + sigma noise] of (x_t, sigma []) for sigma up to sigma_max, of
-      one example or more; of another process, `process.rescaled`.
+    conditional: Whether `net` and the teacher are told batch["label"].
+    teacher: E[image | image + sigma noise] for sigma up to sigma_max, such as
+      `edm.denoise`.
+    start: The parameters to begin with, those of the teacher's network. Default: drawn.
     schedule: Default `constant()` with a teacher; needed without one.
     distance: Of images, f32 [B, H, W, C] each -> [B].
     sigma_data: Standard deviation of the images.
@@ -172,32 +196,40 @@ def consistency(
       them make samples of k + 1 evaluations. See `level`.
 
   Returns:
-    A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net", its average the
-    target network.
+    A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"] if it
+    is conditional; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The
+    network is "net", its average the target network.
 
   Raises:
-    ValueError: without teacher and schedule, or for levels that are not between
-      EPSILON and sigma_max.
+    ValueError: without teacher and schedule, for levels that are not between EPSILON
+      and sigma_max, or (in `init`) if `start` is of another network.
   """
   if schedule is None and teacher is None:
     raise ValueError("expected a teacher, or a schedule such as progressive(num_steps)")
   if not all(EPSILON < sigma < sigma_max for sigma in levels):
     raise ValueError(f"levels={levels}: expected them in ({EPSILON}, {sigma_max})")
   schedule = schedule or constant()
-  descend = solver_step(teacher) if teacher else same_noise
 
-  def f(params: PyTree, x: Array, sigma: Array, **options: Any) -> Array:
-    return consistency_function(net, params, x, sigma, sigma_data, **options)
+  def f(
+    params: PyTree, x: Array, sigma: Array, label: Array | None, **options: Any
+  ) -> Array:
+    return consistency_function(net, params, x, sigma, sigma_data, label, **options)
+
+  def label_of(batch: Batch) -> Array | None:
+    return batch["label"] if conditional else None
 
   def init(key: Array, batch: Batch) -> TrainState:
     x = jnp.zeros_like(batch["image"])
-    variables = net.init(key, x, jnp.zeros(len(x)), train=False)
+    label = jnp.zeros_like(batch["label"]) if conditional else None
+    variables = net.init(key, x, jnp.zeros(len(x)), label, train=False)
+    if start is not None:
+      variables = {"params": begin_with(start, variables["params"])}
     return create_state({"net": variables}, {"net": tx}, ema=("net",))
 
   def losses(
-    params: PyTree, target: PyTree, step: Array, x: Array, key: Array, train: bool
+    params: PyTree, target: PyTree, step: Array, batch: Batch, key: Array, train: bool
   ) -> Array:
+    x, label = batch["image"], label_of(batch)
     level_key, noise_key, dropout_key = random.split(key, 3)
     num_levels = schedule.num_levels(step)
     share = random.uniform(level_key, (len(x),))
@@ -205,17 +237,20 @@ def consistency(
     below, above = (level(i + k, num_levels, sigma_max) for k in (0.0, 1.0))
     noise = random.normal(noise_key, x.shape)
     x_t = diffuse(PROCESS, x, above, noise)
-    lower = descend(x_t, above, below, x, noise)
+    if teacher:
+      lower = heun_step(teacher, x_t, above, below, label)
+    else:  # The same noise takes the place of the solver (Eq. 10).
+      lower = diffuse(PROCESS, x, below, noise)
     # The same dropout for both networks (Appendix C).
     options = dict(train=train, rngs={"dropout": dropout_key} if train else {})
-    goal = jax.lax.stop_gradient(f(target, lower, below, **options))
-    return distance(f(params, x_t, above, **options), goal)
+    goal = jax.lax.stop_gradient(f(target, lower, below, label, **options))
+    return distance(f(params, x_t, above, label, **options), goal)
 
   def train_step(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
-    x, target = batch["image"], state.ema["net"]
-    loss_fn = lambda p: losses(p, target, state.step, x, key, True).mean()
+    target = state.ema["net"]
+    loss_fn = lambda p: losses(p, target, state.step, batch, key, True).mean()
     loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
     state = apply_gradients(state, "net", grads, tx)
     state = update_ema(state, schedule.decay(state.step))
@@ -224,17 +259,17 @@ def consistency(
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
     params = state.params["net"]
-    return {"loss": losses(params, params, state.step, batch["image"], key, False)}
+    return {"loss": losses(params, params, state.step, batch, key, False)}
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
-    params = state.params["net"]
+    params, label = state.params["net"], label_of(batch)
     prior_key, *keys = random.split(key, 1 + len(levels))
     x = sampling.prior(PROCESS, prior_key, batch["image"], sigma_max)
-    x = f(params, x, jnp.full(len(x), sigma_max), train=False)
+    x = f(params, x, jnp.full(len(x), sigma_max), label, train=False)
     for sigma, noise_key in zip(levels, keys, strict=True):  # Algorithm 1
       noise = per_example(random.normal(noise_key, x.shape))
       x = x + (sigma**2 - EPSILON**2) ** 0.5 * noise
-      x = f(params, x, jnp.full(len(x), sigma), train=False)
+      x = f(params, x, jnp.full(len(x), sigma), label, train=False)
     return {"samples": jnp.clip(x, -1.0, 1.0)}
 
   return Method(init, train_step, eval_step, sample)

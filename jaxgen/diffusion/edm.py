@@ -80,6 +80,33 @@ def preconditioning(sigma: Array, sigma_data: float) -> Preconditioning:
   )
 
 
+def denoise(
+  net: nn.Module,
+  params: PyTree,
+  x: Array,
+  sigma: Array,
+  sigma_data: float,
+  label: Array | None = None,
+  **options: object,
+) -> Array:
+  """D(x; sigma), E[image | x] of Eq. 7; see `edm`.
+
+  Args:
+    net: F.
+    params: Its parameters.
+    x: f32 [B, H, W, C].
+    sigma: f32 [B].
+    sigma_data: Standard deviation of the images.
+    label: int32 [B], of a conditional network.
+    **options: Of net.apply.
+  """
+  c = preconditioning(sigma, sigma_data)
+  skip, out, scale = (a[:, None, None, None] for a in (c.skip, c.out, c.scale))
+  return skip * x + out * net.apply(
+    {"params": params}, scale * x, c.noise, label, **options
+  )
+
+
 def half_life_decay(step: Array, half_life: float) -> Array:
   """Decay of an average that forgets half in `half_life` steps; step i32 [] done."""
   ramp = jnp.maximum(EMA_RAMP_UP * step.astype(jnp.float32), 1e-8)
@@ -150,16 +177,6 @@ def edm(
 
   # Training.
 
-  def denoise(
-    params: PyTree, x: Array, sigma: Array, label: Array | None, **kwargs: object
-  ) -> Array:
-    """D of Eq. 7; sigma f32 [B]."""
-    c = preconditioning(sigma, sigma_data)
-    skip, out, scale = (a[:, None, None, None] for a in (c.skip, c.out, c.scale))
-    return skip * x + out * net.apply(
-      {"params": params}, scale * x, c.noise, label, **kwargs
-    )
-
   def losses(
     params: PyTree,
     x: Array,
@@ -169,7 +186,7 @@ def edm(
     **kwargs: object,
   ) -> Array:
     noisy = process.diffuse(PROCESS, x, sigma, random.normal(key, x.shape))
-    error = denoise(params, noisy, sigma, label, **kwargs) - x
+    error = denoise(net, params, noisy, sigma, sigma_data, label, **kwargs) - x
     weight = preconditioning(sigma, sigma_data).weight
     return weight * (error**2).reshape(len(x), -1).mean(axis=1)
 
@@ -205,10 +222,14 @@ def edm(
   # Sampling.
 
   def denoiser(state: TrainState, batch: Batch) -> process.Denoiser:
-    params, label = state.params["net"], label_of(batch)
+    label = label_of(batch)
+
+    def told(x: Array, sigma: Array, label: Array | None) -> Array:
+      return denoise(net, state.params["net"], x, sigma, sigma_data, label)
+
     if conditional:
-      return guided(lambda *args: denoise(params, *args), label, guidance)
-    return lambda x, sigma: denoise(params, x, jnp.full(len(x), sigma), None)
+      return guided(told, label, guidance)
+    return lambda x, sigma: told(x, jnp.full(len(x), sigma), None)
 
   def sample_with(sampler: Callable) -> Callable:
     def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:

@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.diffusion.process import Denoiser, Process
-from jaxgen.diffusion.sampling import Levels, Sampled, count, move, scan, x_and_noise
+from jaxgen.diffusion.sampling import (
+  Levels,
+  Sampled,
+  count,
+  move,
+  num_steps,
+  scan,
+  x_and_noise,
+)
 
 NUM_NODES = 8  # Of the quadrature in `adams_bashforth`.
 EXACT = jax.lax.Precision.HIGHEST
@@ -31,7 +39,7 @@ def euler(
   step = lambda x, now, then, i: move(
     x, x_and_noise(denoise, process, x, now), now, then
   )
-  return Sampled(scan(step, process, x, times), count(len(times) - 1))
+  return Sampled(scan(step, process, x, times), count(times))
 
 
 def heun(
@@ -77,7 +85,7 @@ def adams_bashforth(
     return x + jnp.tensordot(weights, past, 2, precision=EXACT), past
 
   past = jnp.zeros((order, 2, *x.shape), x.dtype)
-  return Sampled(scan(step, process, (x, past), times)[0], count(len(times) - 1))
+  return Sampled(scan(step, process, (x, past), times)[0], count(times))
 
 
 def dpm_solver_pp_2m(
@@ -103,7 +111,7 @@ def dpm_solver_pp_2m(
     return x, clean, h
 
   carry = x, jnp.zeros_like(x), jnp.ones((), x.dtype)
-  return Sampled(scan(step, process, carry, times)[0], count(len(times) - 1))
+  return Sampled(scan(step, process, carry, times)[0], count(times))
 
 
 def heun_step(
@@ -123,8 +131,9 @@ def heun_step(
 
 def heun_count(process: Process, x: Array, times: Array) -> Array:
   """Evaluations of `heun` on a grid."""
-  ends = process.sigma(jnp.asarray(times, x.dtype)[1:])
-  return len(ends) + jnp.sum(ends > 0, dtype=jnp.int32)
+  inside = process.sigma(jnp.asarray(times, x.dtype)[1:]) > 0
+  inside &= jnp.arange(len(times) - 1) < num_steps(times)
+  return count(times) + jnp.sum(inside, dtype=jnp.int32)
 
 
 def _multistep_weights(process: Process, t: Array, order: int) -> tuple[Array, Array]:

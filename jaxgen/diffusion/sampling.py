@@ -8,10 +8,16 @@ one signature, sampler(denoise, process, x, times, key, **options):
   x: float [B, ...], the start, x_t at times[0]: see `prior`. Its dtype is that of the
     computation.
   times: [N + 1]; see `schedules`. Falling, and often ending in the data (sigma = 0);
-    samplers without noise may also go the other way, from a time with sigma > 0.
+    samplers without noise may also go the other way, from a time with sigma > 0. Where
+    the last time is repeated there are no more steps: see `padded`.
   key: Of the noise; may be left out where a sampler has none.
 
-and return a `Sampled`. Each is one `lax.scan` of N steps, whatever N is.
+and return a `Sampled`. Each is one compiled loop, whatever N is. With `times` an
+argument of the compiled function it is one program for all N up to a largest:
+
+  sample = jax.jit(lambda x, times: heun(denoise, process, x, times).x)
+  sample(x, padded(karras_levels(18), 100))
+  sample(x, padded(karras_levels(50), 100))  # compiled already
 """
 
 from collections.abc import Callable
@@ -20,6 +26,7 @@ from typing import NamedTuple
 import jax
 from jax import Array, random
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.diffusion.process import Denoiser, Process, noise_of
 from jaxgen.method import per_example
@@ -56,18 +63,37 @@ def prior(process: Process, key: Array, like: Array, t: Array | float) -> Array:
   return sigma * normal(key, like)
 
 
+def padded(times: np.ndarray, length: int) -> np.ndarray:
+  """A grid of any number of steps as one of `length`: [length + 1].
+
+  Raises:
+    ValueError: if it has more.
+  """
+  missing = length + 1 - len(times)
+  if missing < 0:
+    raise ValueError(f"expected at most {length} steps, got {len(times) - 1}")
+  return np.append(times, np.full(missing, times[-1]))
+
+
+def num_steps(times: Array | np.ndarray) -> Array | int:
+  """N, without what `padded` has added; known before it runs if `times` is."""
+  if isinstance(times, jax.core.Tracer):
+    last = jnp.max(jnp.where(times[1:] != times[:-1], jnp.arange(1, len(times)), 0))
+    return last.astype(jnp.int32)
+  changes = np.flatnonzero(np.diff(np.asarray(times)))
+  return int(changes[-1]) + 1 if len(changes) else 0
+
+
 def scan(step: Callable, process: Process, carry: tuple | Array, times: Array) -> tuple:
   """carry after step(carry, now, then, i) for every step of the grid."""
   dtype = jax.tree.leaves(carry)[0].dtype
-  times = jnp.asarray(times, dtype)
+  times = times if isinstance(times, jax.core.Tracer) else np.asarray(times)
   if times.ndim != 1 or len(times) < 2:
     raise ValueError(f"times must be a vector of at least 2, got shape {times.shape}")
-  grid = levels(process, times)
-  now, then = (
-    jax.tree.map(lambda a, s=s: a[s], grid) for s in (slice(-1), slice(1, None))
-  )
-  body = lambda carry, at: (step(carry, *at), None)
-  return jax.lax.scan(body, carry, (now, then, jnp.arange(len(times) - 1)))[0]
+  grid = levels(process, jnp.asarray(times, dtype))
+  at = lambda i: jax.tree.map(lambda a: a[i], grid)
+  body = lambda i, carry: step(carry, at(i), at(i + 1), i)
+  return jax.lax.fori_loop(0, num_steps(times), body, carry)
 
 
 def normal(key: Array, like: Array) -> Array:
@@ -75,9 +101,9 @@ def normal(key: Array, like: Array) -> Array:
   return per_example(random.normal(key, like.shape, like.dtype))
 
 
-def count(number: int) -> Array:
-  """The number of evaluations for `Sampled`."""
-  return jnp.asarray(number, jnp.int32)
+def count(times: Array, of_step: int = 1) -> Array:
+  """The number of evaluations for `Sampled`, of so many a step."""
+  return jnp.asarray(of_step * num_steps(times), jnp.int32)
 
 
 def x_and_noise(

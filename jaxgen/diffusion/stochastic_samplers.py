@@ -14,6 +14,7 @@ from jaxgen.diffusion.sampling import (
   count,
   levels,
   normal,
+  num_steps,
   posterior_mean,
   scan,
   small_variance,
@@ -50,7 +51,7 @@ def ddim(
     fresh = jnp.sqrt(variance) * normal(random.fold_in(key, i), x)
     return then.alpha * clean + old * noise + fresh
 
-  return Sampled(scan(step, process, x, times), count(len(times) - 1))
+  return Sampled(scan(step, process, x, times), count(times))
 
 
 def chain(
@@ -71,7 +72,7 @@ def chain(
   def step(x: Array, now: Levels, then: Levels, i: Array) -> Array:
     return draw(*reverse(x, now, then), then, random.fold_in(key, i))
 
-  return Sampled(scan(step, process, x, times), count(len(times) - 1))
+  return Sampled(scan(step, process, x, times), count(times))
 
 
 def draw(mean: Array, variance: Array, then: Levels, key: Array) -> Array:
@@ -122,7 +123,7 @@ def stochastic_heun(
     churn_to: S_tmax: nor above this one.
     inflation: S_noise: the standard deviation of the new noise.
   """
-  rise = min(churn / (len(times) - 1), np.sqrt(2.0) - 1.0)
+  rise = jnp.minimum(churn / num_steps(times), np.sqrt(2.0) - 1.0)
 
   def step(x: Array, now: Levels, then: Levels, i: Array) -> Array:
     level = now.sigma / now.alpha
@@ -174,4 +175,4 @@ def predictor_corrector(
     return mean + jnp.sqrt(small_variance(now, then)) * normal(predict_key, x)
 
   found = scan(step, process, x, times)
-  return Sampled(found, count((len(times) - 1) * (num_corrections + 1)))
+  return Sampled(found, count(times, 1 + num_corrections))

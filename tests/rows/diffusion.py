@@ -171,9 +171,15 @@ def make_consistency_training():
 
 
 def make_consistency_distillation():
-  teacher = lambda x_t, sigma: x_t / (1.0 + sigma**2)
+  def teacher(x_t, sigma, label):
+    mean = 0.3 * label - 0.15
+    mean, sigma = (a[:, None, None, None] for a in (mean, sigma))
+    return mean + (x_t - mean) / (1.0 + sigma**2)
+
   tx, schedule = optax.adam(1e-3, eps=1e-4), constant(6, 0.9)
-  return consistency(Denoiser(), tx=tx, teacher=teacher, schedule=schedule)
+  return consistency(
+    Denoiser(), tx=tx, conditional=True, teacher=teacher, schedule=schedule
+  )
 
 
 def make_progressive_distillation():
