@@ -5,12 +5,15 @@ from pathlib import Path
 import wave
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 PAUSE = 0.25  # Seconds of silence between sounds in one file.
 NUM_BANDS = 64  # Rows of a spectrogram, from 0 Hz to half the sample rate.
 RANGE = 80.0  # Decibels below the loudest that are black.
 WAVE_HEIGHT = 32  # Rows of the wave form above it.
 NUM_COLUMNS = 160
+TICK = 0.1  # Seconds between the ticks below.
+TICK_HEIGHT, TEXT_HEIGHT = 3, 12  # Rows of the ticks, and of the text below them.
 
 
 def write_wav(path: Path, waves: np.ndarray, sample_rate: int) -> None:
@@ -25,13 +28,27 @@ def write_wav(path: Path, waves: np.ndarray, sample_rate: int) -> None:
     file.writeframes(samples.astype("<i2").tobytes())
 
 
-def pictures(waves: np.ndarray) -> np.ndarray:
-  """Wave forms above spectrograms: f32 [N, 97, 160, 1] in [-1, 1].
+def pictures(waves: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Wave forms above spectrograms: f32 [N, 112, 160, 1] in [-1, 1].
 
-  Time goes to the right. In a spectrogram frequency goes up, from 0 to half the sample
-  rate, and white is the loudest of that sound.
+  Time goes to the right, with a tick every TICK seconds. In a spectrogram frequency
+  goes up, from 0 to half the sample rate, and white is the loudest of that sound. The
+  text says how long a sound is, its sample rate, and the highest frequency shown.
   """
-  return np.stack([_picture(x) for x in np.asarray(waves, np.float32)])[..., None]
+  waves = np.asarray(waves, np.float32)
+  axis = _axis(waves.shape[1] / sample_rate, sample_rate)
+  return np.stack([np.concatenate([_picture(x), axis]) for x in waves])[..., None]
+
+
+def _axis(seconds: float, sample_rate: int) -> np.ndarray:
+  """Ticks and the text."""
+  ticks = np.full((TICK_HEIGHT, NUM_COLUMNS), -1.0)
+  at = np.arange(0.0, seconds, TICK) / seconds * NUM_COLUMNS
+  ticks[:, at.astype(int)] = 1.0
+  text = f"{seconds:.2f} s at {sample_rate} Hz, 0 to {sample_rate / 2000:g} kHz"
+  strip = Image.new("L", (NUM_COLUMNS, TEXT_HEIGHT))
+  ImageDraw.Draw(strip).text((0, 0), text, fill=255, font=ImageFont.load_default(10))
+  return np.concatenate([ticks, np.asarray(strip) / 127.5 - 1.0])
 
 
 def _picture(x: np.ndarray) -> np.ndarray:

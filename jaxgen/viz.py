@@ -167,7 +167,9 @@ def save(
     for name, target in targets.items():
       sound.write_wav(target, outputs[name], outputs["sample_rate"].flat[0])
     return {}
-  outputs |= {n: sound.pictures(outputs[n]) for n in targets if is_sound(n, outputs)}
+  for name in (n for n in targets if is_sound(n, outputs)):
+    rate = int(outputs["sample_rate"].flat[0])
+    outputs[name] = sound.pictures(outputs[name], rate)
   grids = {}
   for name, target in targets.items():
     frames = [grid(outputs[name])] if path.suffix == ".png" else _frames(outputs[name])

@@ -34,20 +34,25 @@ def test_sounds_lie_behind_one_another_in_a_wav(tmp_path):
 
 
 def test_a_tone_is_a_line_at_its_frequency(tmp_path):
-  shown = sound.pictures(tones(1000, 3000))
-  assert shown.shape == (2, 97, 160, 1)
+  shown = sound.pictures(tones(1000, 3000), 8000)
+  assert shown.shape == (2, 112, 160, 1)
   assert np.abs(shown).max() == 1.0
   for picture, hertz in zip(shown, (1000, 3000), strict=True):
-    loudest = np.argmax(picture[33:, 20:-20, 0], axis=0)
+    loudest = np.argmax(picture[33:97, 20:-20, 0], axis=0)
     # 64 bands of 62.5 Hz, the lowest, about 62.5 Hz, in the last row.
     np.testing.assert_allclose(64 - loudest, hertz / 62.5, atol=1)
   half = shown[0, :32, :, 0] > 0  # An amplitude of 0.5: half of the height.
   assert 14 <= half.any(axis=1).sum() <= 19
+  ticks = np.flatnonzero(shown[0, 98, :, 0] > 0)
+  np.testing.assert_array_equal(ticks, [0, 64, 128])  # Every 0.1 s of 0.25 s.
+  assert (shown[0, 100:, :, 0] > 0).any(axis=1).sum() >= 6  # Letters.
+  slow = sound.pictures(tones(1000), 4000)
+  assert (slow[0, 100:] != shown[0, 100:]).any()  # They say another rate.
 
   path = tmp_path / "x.png"
   outputs = {"samples": tones(440), "sample_rate": np.array([8000])}
   assert viz.save(path, outputs)["samples"].shape[-1] == 1
-  assert Image.open(path).size[1] % 97 == 0
+  assert Image.open(path).size[1] % 112 == 0
 
 
 def test_what_is_no_sound_has_no_wav(tmp_path):
