@@ -59,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
   sample.add_argument(
     "--label", type=int, help="class of conditional methods; -1: none"
   )
+  sample.add_argument(
+    "--given", metavar="KEY=N", action="append", default=[],
+    help="another condition of the batches, such as speaker=3",
+  )  # fmt: skip
   sample.add_argument("--seed", type=int, default=0)
   sample.add_argument("--mode", default="sample", help="'sample' or a tool's name")
   sample.add_argument("--step", type=int, help="checkpoint; default the newest")

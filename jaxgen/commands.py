@@ -127,6 +127,7 @@ def _sample(args: argparse.Namespace) -> None:
   loaded = run.load(args.workdir, args.step, args.overrides)
   spec = run.batch_spec(loaded.phase.train_data)
   given, num = data.given_images(spec, args.input, args.mask, args.num, args.low)
+  given |= data.given_entries(spec, args.given, num)
   options = dict(mode=args.mode, label=args.label, seed=args.seed, given=given)
   outputs = sample(loaded, num, **options, backend=backend)
   viz.save(args.out, outputs, getattr(loaded.phase.train_data, "decode", None))

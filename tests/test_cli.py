@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import chex
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image
 import pytest
 import toy
 
-from jaxgen import cli, commands, describe, parallel, run
+from jaxgen import cli, commands, data, describe, parallel, run
 from jaxgen.config import flatten, override
+from jaxgen.data.source import zeros
 from jaxgen.train import fit
 
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -161,6 +163,22 @@ def test_tools_take_images_and_a_mask_from_files(workdir, tmp_path):
   assert run().shape == (64, 4, 4, 1)  # Without an input, the stored examples.
 
 
+def test_conditions_in_words():
+  spec = {
+    "audio": zeros((8, 4), np.float32),
+    "mask": zeros((8,), np.float32),
+    "speaker": zeros((8,), np.int32),
+    "label": zeros((8,), np.int32),
+  }
+  given = data.given_entries(spec, ["speaker=3", "label=-1"], 5)
+  chex.assert_trees_all_equal(
+    given, {"speaker": np.full(5, 3, np.int32), "label": np.full(5, -1, np.int32)}
+  )
+  for wrong in ("speeker=3", "mask=1", "audio=1", "speaker=1.5", "speaker"):
+    with pytest.raises(ValueError, match=r"with KEY of \['label', 'speaker'\]"):
+      data.given_entries(spec, [wrong], 5)
+
+
 def test_sample_errors(workdir, tmp_path, capsys):
   folder, out = str(workdir), f"--out={tmp_path}/x.png"
   assert "no mode 'invert', only ['keep', 'sample']" in fails(
@@ -168,6 +186,9 @@ def test_sample_errors(workdir, tmp_path, capsys):
   )
   assert "the batches have no label" in fails(
     capsys, "sample", folder, out, "--label=3"
+  )
+  assert "--given=speaker=3: expected KEY=INTEGER with KEY of []" in fails(
+    capsys, "sample", folder, out, "--given=speaker=3"
   )
   assert "expected a name in .png, .gif, .wav, .txt or .npz" in fails(
     capsys, "sample", "nothing/is/drawn", f"--out={tmp_path}/x.bmp"

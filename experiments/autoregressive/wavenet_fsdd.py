@@ -2,7 +2,7 @@
 
   jaxgen train autoregressive/wavenet_fsdd --workdir=runs/wavenet_fsdd \
     --config.path=fsdd_8khz.npz
-  jaxgen sample runs/wavenet_fsdd --label=7 --num=6 --out=seven.wav
+  jaxgen sample runs/wavenet_fsdd --label=7 --given=speaker=2 --num=6 --out=seven.wav
   jaxgen bench autoregressive/wavenet_fsdd --sample --num=1 --config.length=8000 \
     --config.path=fsdd_8khz.npz
 

@@ -7,7 +7,7 @@ for the shapes. Nothing is read before one of these needs it. No part uses JAX.
 
 from jaxgen.data.array import arrays, synthetic
 from jaxgen.data.audio import spoken_digits
-from jaxgen.data.folder import given_images, image_folder, read_images
+from jaxgen.data.folder import given_entries, given_images, image_folder, read_images
 from jaxgen.data.source import Source
 from jaxgen.data.stacked import stacked_mnist
 from jaxgen.data.text import Alphabet, characters_of, text, token_file
@@ -18,6 +18,7 @@ __all__ = [
   "Source",
   "arrays",
   "characters_of",
+  "given_entries",
   "given_images",
   "image_folder",
   "read_images",

@@ -1,8 +1,10 @@
 """Folders of image files."""
 
+from collections.abc import Sequence
 import functools
 import os
 from pathlib import Path
+import re
 import warnings
 
 import numpy as np
@@ -255,3 +257,20 @@ def given_images(
     white = found > (127 if found.dtype == np.uint8 else 0)
     given["mask"] = white.astype(np.float32).repeat(num, axis=0)
   return given, num
+
+
+def given_entries(spec: Batch, entries: Sequence[str], num: int) -> Batch:
+  """Conditions in words, such as "speaker=3": one integer for all `num` examples.
+
+  Raises:
+    ValueError: One is not KEY=INTEGER, or no entry of `spec` with an integer for every
+      example.
+  """
+  known = sorted(k for k, v in spec.items() if v.ndim == 1 and v.dtype.kind in "iu")
+  given = {}
+  for entry in entries:
+    key, _, value = entry.partition("=")
+    if key not in known or not re.fullmatch(r"-?\d+", value):
+      raise ValueError(f"--given={entry}: expected KEY=INTEGER with KEY of {known}")
+    given[key] = np.full(num, int(value), spec[key].dtype)
+  return given
