@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxgen.metrics import classifier as C
+from jaxgen.metrics import classifier_training as T
 from jaxgen.metrics.frechet import frechet_distance, moments
 
 SMALL = {"num_classes": 10, "num_steps": 3, "batch_size": 16}
@@ -25,7 +26,7 @@ def digits():
 @pytest.fixture(scope="module")
 def trained(digits):
   train, test = digits
-  return C.train_classifier(
+  return T.train_classifier(
     *train, num_classes=10, num_steps=300, batch_size=64, max_shift=1, test=test
   )
 
@@ -81,7 +82,7 @@ def test_features_tell_digits_from_other_images(trained, digits):
 
 def test_it_is_a_function_of_its_arguments(digits):
   (images, labels), _ = digits
-  make = lambda **kw: C.train_classifier(images, labels, **{**SMALL, **kw}).fingerprint
+  make = lambda **kw: T.train_classifier(images, labels, **{**SMALL, **kw}).fingerprint
   first = make(seed=3)
   assert first == make(seed=3)
   others = [make(seed=4), make(seed=3, max_shift=1), make(seed=3, num_steps=4)]
@@ -90,7 +91,7 @@ def test_it_is_a_function_of_its_arguments(digits):
 
 
 def test_the_recipe_changes_with_whatever_makes_another_classifier(monkeypatch):
-  recipe = lambda **kw: C.training_recipe(
+  recipe = lambda **kw: T.training_recipe(
     **{"image_shape": (8, 8, 1), "num_classes": 10, "num_steps": 5} | kw
   )
   first = recipe()
@@ -100,7 +101,7 @@ def test_the_recipe_changes_with_whatever_makes_another_classifier(monkeypatch):
     dict(seed=1), dict(batch_size=64), dict(learning_rate=1e-3), dict(max_shift=1),
   ):  # fmt: skip
     assert recipe(**other) != first, other
-  monkeypatch.setattr(C.optax, "adam", C.optax.adamw)
+  monkeypatch.setattr(T.optax, "adam", T.optax.adamw)
   assert recipe() != first
   monkeypatch.undo()
   monkeypatch.setattr(C, "FEATURE_DIM", 64)
@@ -148,7 +149,7 @@ def test_bad_files_are_explained(trained, tmp_path):
 def test_accuracy_score_of_synthetic_images_with_right_and_wrong_labels(digits):
   (images, labels), (test_images, test_labels) = digits
   options = {"num_classes": 10, "num_steps": 60, "batch_size": 64}
-  score = lambda labels: C.classification_accuracy_score(
+  score = lambda labels: T.classification_accuracy_score(
     images, labels, test_images, test_labels, **options
   )
   assert score(labels) >= 0.94
@@ -158,7 +159,7 @@ def test_accuracy_score_of_synthetic_images_with_right_and_wrong_labels(digits):
 def test_every_epoch_takes_every_image_once():
   images = np.zeros((7, 5, 5, 1), np.uint8)
   images[:, 0, 0, 0] = labels = np.arange(7)
-  batches = C._batches(images, labels, 3, 0, seed=0)
+  batches = T._batches(images, labels, 3, 0, seed=0)
   orders = []
   for _ in range(4):  # 7 images give 2 batches of 3; one image waits
     epoch = [next(batches) for _ in range(2)]
@@ -169,7 +170,7 @@ def test_every_epoch_takes_every_image_once():
     orders.append(tuple(np.concatenate([y for _, y in epoch])))
     assert len(set(orders[-1])) == 6
   assert len(set(orders)) == 4
-  x, y = next(C._batches(images, labels, 16, 0, seed=0))  # fewer images than a batch
+  x, y = next(T._batches(images, labels, 16, 0, seed=0))  # fewer images than a batch
   assert x.shape == (16, 5, 5, 1)
   assert np.bincount(y).min() == 2
 
@@ -178,7 +179,7 @@ def test_shifts_reach_every_offset_and_repeat_the_border():
   image = np.zeros((1, 7, 7, 1), np.float32)
   image[0, 3, 3] = 1.0
   image[0, 0] = -1.0  # the top line
-  batch, _ = next(C._batches(image, np.zeros(1, int), 300, 2, seed=0))
+  batch, _ = next(T._batches(image, np.zeros(1, int), 300, 2, seed=0))
   offsets = set()
   for x in batch[..., 0]:
     (row,), (column,) = np.where(x == 1.0)
@@ -193,7 +194,7 @@ def test_shifts_reach_every_offset_and_repeat_the_border():
 def test_sizes(shape):
   images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
   options = {"num_classes": 3, "num_steps": 1, "batch_size": 4}
-  classifier = C.train_classifier(images, np.array([0, 1, 2, 2]), **options)
+  classifier = T.train_classifier(images, np.array([0, 1, 2, 2]), **options)
   outputs = classifier.predict(images)
   assert outputs["features"].shape == (4, 128)
   assert np.all(np.isfinite(outputs["logits"]))
@@ -223,7 +224,7 @@ def test_sizes(shape):
 def test_unfit_arguments_are_explained(change, error, text):
   good = {"images": np.zeros((2, 8, 8, 1), np.uint8), "labels": np.array([0, 1])}
   with pytest.raises(error, match=text):
-    C.train_classifier(**{**good, **SMALL, **change})
+    T.train_classifier(**{**good, **SMALL, **change})
 
 
 def test_unfit_inputs_are_explained(trained):

@@ -50,8 +50,9 @@ def own_cache(tmp_path_factory):
   patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
   for user in (cache, of_images):
     patch.setattr(user, "CLASSIFIER_STEPS", 60)
-  recipe = functools.cache(cache.classifier.training_recipe)  # Of what is used twice.
-  patch.setattr(cache.classifier, "training_recipe", recipe)
+  training = cache.classifier_training
+  recipe = functools.cache(training.training_recipe)  # Of what is used twice.
+  patch.setattr(training, "training_recipe", recipe)
   # Every evaluation loads its run anew, and compiles the same programs.
   values = {
     "jax_enable_compilation_cache": True,
@@ -516,14 +517,14 @@ def test_samples_are_drawn_again_for_other_code_and_other_weights(workdir, monke
 
 
 def test_a_classifier_is_trained_once_for_images_labels_and_settings(monkeypatch):
-  made, train = [], cache.classifier.train_classifier
+  made, train = [], cache.classifier_training.train_classifier
 
   @functools.wraps(train)
   def count(*args, **kwargs):
     made.append(1)
     return train(*args, **kwargs)
 
-  monkeypatch.setattr(cache.classifier, "train_classifier", count)
+  monkeypatch.setattr(cache.classifier_training, "train_classifier", count)
   monkeypatch.setattr(cache, "CLASSIFIER_STEPS", 2)
   array, label = some_images(40, 9), np.arange(40) % 4
   of = lambda **more: image_set(array, **{"label": label} | more)

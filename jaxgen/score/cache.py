@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgen import parallel
-from jaxgen.metrics import classifier
+from jaxgen.metrics import classifier, classifier_training
 from jaxgen.metrics.features import FeatureNetwork, clean_size
 from jaxgen.score.images import Images, progress, put_in_place
 
@@ -112,7 +112,7 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
   """A small classifier of the training images, trained once and kept.
 
   Once per content of both sets with their labels, settings of the training, and program
-  of its update (`classifier.training_recipe`); wherever the cache is empty, again.
+  of its update (its `training_recipe`); wherever the cache is empty, again.
   """
   labels = train.labels()
   if labels is None:
@@ -127,13 +127,13 @@ def trained(train: Images, test: Images | None) -> classifier.Classifier:
     max_shift=shape[0] // 14,  # 2 pixels of 28.
   )
   content = [train.digest(labels=True), test and test.digest(labels=True), MOST]
-  recipe = f"{content} {classifier.training_recipe(shape, **options)}"
+  recipe = f"{content} {classifier_training.training_recipe(shape, **options)}"
   name = f"{content[0]}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
   path = cache_dir() / "classifiers" / name
   if not path.exists():
     rows, held = train.some(MOST), test and test.some(MOST)
     print(f"training a classifier on {train.name}, kept as {path} ...", flush=True)
-    made = classifier.train_classifier(
+    made = classifier_training.train_classifier(
       rows["image"],
       rows["label"],
       **options,

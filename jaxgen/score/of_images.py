@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxgen.metrics import classifier
 from jaxgen.metrics.bootstrap import pairs_interval
-from jaxgen.metrics.classifier import classification_accuracy_score
+from jaxgen.metrics.classifier_training import classification_accuracy_score
 from jaxgen.metrics.modes import leave_one_out, modes_and_kl, modes_of_images
 from jaxgen.metrics.neighbours import copies_of_any
 from jaxgen.metrics.sliced_wasserstein import leave_groups_out, sliced_wasserstein
