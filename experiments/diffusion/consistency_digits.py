@@ -13,7 +13,21 @@ Dataset: digits (scikit-learn's handwritten digits), 1,500 / 297 images.
 Published: none for this set.
 Measure: frechet --metrics=frechet,prdc,labels,memorisation,eval --features=classifier
   --weights=../rulers/digits.npz --num_samples=1000
-Ours: not measured.
+Ours: in one step, of 1,000 samples of one evaluation, frechet 12.4 [8.4, 16.4] (58.4
+  of the test images; the teacher 5.5 after 35 evaluations), precision 0.89, recall
+  0.97, label accuracy 0.968, no copies.
+  jaxgen reproduce diffusion/consistency_digits --seeds=1
+In two and four steps (12.5 with one noise level of 0.8, 10.7 with three, whose label
+accuracy is 0.987): experiments/results/diffusion/consistency_digits_levels.md, by
+  jaxgen evaluate runs/consistency_digits --metrics=frechet,prdc,labels \
+    --features=classifier --weights=experiments/rulers/digits.npz --num_samples=1000 \
+    "--config.levels=()" "--config.levels=(0.8,)" ... --out=levels.md
+What it begins with matters: with weights drawn anew and another teacher, a flow of
+another network, an earlier version had 78.1 after as many steps.
+The grid of 64 in one step was looked at: nearly all are the digit asked for, with a few
+dark grey pixels in the background.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 6.1 min of training after
+8.2 min of the teacher's. Seed 0.
 """
 
 import jax
