@@ -109,7 +109,7 @@ def table(workdir):
   loaded, backend = jaxgen.load(workdir), jit_backend()
   config, state = loaded.config, averaged(loaded.state)
   betas = linear_betas(config.num_timesteps, config.beta_start, config.beta_end)
-  for num_steps in (10, 20, 50, 100, 200):
+  for num_steps in (10, 20, 50, 100, 200, 500, 1_000):
     steps = linear_steps(config.num_timesteps, num_steps)
     method = ddim(network(config), tx=optimizer(config), betas=betas, steps=steps)
     tool = method.tools["reconstruct"]
