@@ -12,8 +12,8 @@ Ours: Frechet distance 74.1 [63.3, 84.9] over three seeds (69.2, 77.4, 75.7; tes
   0.63), precision 0.58, recall 0.75, all 10 classes, label entropy 2.23 nats (2.30),
   confidence of a classifier 0.80 (training set 0.986). Seed 0 after 30,000 steps: 58.3,
   precision 0.57, recall 0.71; five times the time does not make it good.
-The grids of 100 of seeds 0 and 1 of an earlier run (72.7) were looked at: strokes of many kinds, about half of
-them digits that a person can name.
+The grids of 100 of seeds 0 and 1 of an earlier run (72.7) were looked at: strokes of
+many kinds, about half of them digits that a person can name.
 Hardware: one core of an AMD EPYC, the other busy. Wall clock: 42 to 74 s of training
 for a seed, 24 s where the machine is quiet.
 """
