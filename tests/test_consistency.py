@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from jaxgen.diffusion import consistency as paper
+from jaxgen.diffusion import edm, schedules, stochastic_samplers
 from jaxgen.diffusion import progressive_distillation as halving
-from jaxgen.diffusion import schedules, stochastic_samplers
 from jaxgen.diffusion.consistency import EPSILON, consistency
 from jaxgen.diffusion.progressive_distillation import progressive_distillation
 from jaxgen.method import TrainState
@@ -40,10 +40,14 @@ class Scale(nn.Module):
     return w * x + told.reshape(-1, *(1,) * (x.ndim - 1)) / 10
 
 
-def teacher(x_t, sigma, label=None):
+def exact(net, params, x_t, sigma, sigma_data, label):
+  """The denoiser of that Gaussian, in the place of `edm.denoise`."""
   sigma = sigma[:, None, None, None]
   mean = MEAN if label is None else MEAN + 0.3 * label[:, None, None, None]
   return mean + STD**2 / (STD**2 + sigma**2) * (x_t - mean)
+
+
+EXACT = {"teacher": {}, "denoise": exact}
 
 
 def exact_f(x, sigma, label=0.0):
@@ -72,7 +76,8 @@ def network_of(f, sigma_data=0.5):
 
 def of(method, params=()):
   params = {"net": dict(params)}
-  return TrainState(jnp.zeros((), jnp.int32), params, {}, {}, params)
+  both = {**params, "teacher": {}}
+  return TrainState(jnp.zeros((), jnp.int32), both, {}, {}, params)
 
 
 def images(num, size=8, key=9):
@@ -108,8 +113,8 @@ def test_exact_function_has_no_distillation_loss_but_the_error_of_the_solver():
   """Heun's error in a step is of order 3: the loss of order 6 in 1 / N."""
   with jax.enable_x64(True):
     numbers = (40, 80, 160)
-    losses = [loss_of(exact_f, n, teacher=teacher) for n in numbers]
-    wrong = loss_of(lambda x, sigma: exact_f(x, 1.1 * sigma), 80, teacher=teacher)
+    losses = [loss_of(exact_f, n, **EXACT) for n in numbers]
+    wrong = loss_of(lambda x, sigma: exact_f(x, 1.1 * sigma), 80, **EXACT)
   order = -np.polyfit(np.log(numbers), np.log(losses), 1)[0]
   assert 5.3 < order < 6.7
   assert wrong > 100 * losses[1]
@@ -138,9 +143,7 @@ def test_schedules_of_the_paper():
 
 @pytest.mark.parametrize("levels", [(), (2.0,), (10.0, 2.0, 0.5)])
 def test_samples_of_the_exact_function(levels):
-  method = consistency(
-    network_of(exact_f), tx=optax.sgd(1.0), teacher=teacher, levels=levels
-  )
+  method = consistency(network_of(exact_f), tx=optax.sgd(1.0), **EXACT, levels=levels)
   batch = {"image": jnp.zeros((512, 8, 8, 1))}
   x = jax.jit(method.sample)(of(method), batch, random.key(0))["samples"]
   # One step starts from N(0, 80^2), and not around MEAN: of no weight.
@@ -150,7 +153,8 @@ def test_samples_of_the_exact_function(levels):
 
 def test_target_is_an_average_without_gradient():
   schedule, lr = paper.constant(4, 0.75), 0.1
-  method = consistency(Scale(), tx=optax.sgd(lr), teacher=teacher, schedule=schedule)
+  teacher = {"teacher": {"w": np.float32(0.3)}, "denoise": exact}
+  method = consistency(Scale(), tx=optax.sgd(lr), **teacher, schedule=schedule)
   batch, key = {"image": images(64, 2)}, random.key(1)
   state = jax.jit(method.init)(random.key(0), batch)
   state = state.replace(ema={"net": {"w": jnp.float32(0.1)}})
@@ -160,7 +164,7 @@ def test_target_is_an_average_without_gradient():
   np.testing.assert_allclose(abs(new - 0.3), lr * metrics["grad_norm"], rtol=1e-4)
   np.testing.assert_allclose(after.ema["net"]["w"], 0.75 * 0.1 + 0.25 * new, rtol=1e-6)
   # The gradient at w = 0.3 of the loss with the target's w held.
-  of_w = lambda w: state.replace(params={"net": {"w": jnp.float32(w)}})
+  of_w = lambda w: state.replace(params={**state.params, "net": {"w": jnp.float32(w)}})
   loss = lambda w: step(of_w(w), batch, key)[1]["loss"]
   slope = (loss(0.31) - loss(0.29)) / 0.02
   np.testing.assert_allclose(new, 0.3 - lr * slope, rtol=1e-2)
@@ -172,7 +176,7 @@ def test_labels_are_those_of_the_batch():
       network_of(f),
       tx=optax.sgd(1.0),
       conditional=True,
-      teacher=teacher,
+      **EXACT,
       schedule=paper.constant(160),
       sigma_max=20.0,
       levels=(0.5,),
@@ -193,15 +197,32 @@ def test_labels_are_those_of_the_batch():
 
 
 def test_it_begins_with_the_weights_of_the_teacher():
-  start = {"w": np.float32(0.7)}
-  options = dict(tx=optax.sgd(1.0), teacher=teacher)
-  batch = {"image": images(4)}
-  state = jax.jit(consistency(Scale(), start=start, **options).init)(
-    random.key(0), batch
+  """Its loss at N = 2, where f(x, EPSILON) = x, is that of a step written out here."""
+  w, batch, key = np.float32(0.7), {"image": images(64, 2)}, random.key(1)
+  options = dict(tx=optax.sgd(1.0), schedule=paper.constant(2), sigma_max=2.0)
+  method = consistency(Scale(), teacher={"w": w}, **options)
+  state = jax.jit(method.init)(random.key(0), batch)
+  found = (state.params["net"], state.params["teacher"], state.ema["net"])
+  assert all(part["w"] == w for part in found)
+
+  def losses(state, batch, key):
+    _, noise_key, _ = random.split(key, 3)
+    x = batch["image"] + 2.0 * random.normal(noise_key, batch["image"].shape)
+    high, low = (jnp.full(len(x), sigma) for sigma in (2.0, EPSILON))
+    denoise = lambda x, sigma: edm.denoise(Scale(), {"w": w}, x, sigma, 0.5)
+    first = (x - denoise(x, high)) / 2.0
+    guess = x + (EPSILON - 2.0) * first
+    second = (guess - denoise(guess, low)) / EPSILON
+    goal = x + (EPSILON - 2.0) * (first + second) / 2
+    f = paper.consistency_function(Scale(), {"w": w}, x, high, 0.5)
+    return ((f - goal) ** 2).mean(axis=(1, 2, 3))
+
+  losses_of_method = jax.jit(method.eval_step)(state, batch, key)["loss"]
+  np.testing.assert_allclose(
+    losses_of_method, jax.jit(losses)(state, batch, key), rtol=1e-3
   )
-  assert state.params["net"]["w"] == state.ema["net"]["w"] == np.float32(0.7)
-  for other in ({"w": np.zeros(2)}, {"v": np.float32(0.7)}):
-    method = consistency(Scale(), start=other, **options)
+  for other in ({"w": np.zeros(2)}, {"v": w}):
+    method = consistency(Scale(), teacher=other, **options)
     with pytest.raises(ValueError, match="expected parameters of this network"):
       method.init(random.key(0), batch)
 
@@ -210,7 +231,7 @@ def test_bad_input_is_refused():
   with pytest.raises(ValueError, match="expected a teacher, or a schedule"):
     consistency(Scale(), tx=optax.sgd(1.0))
   with pytest.raises(ValueError, match=r"levels=\(90.0,\): expected them in"):
-    consistency(Scale(), tx=optax.sgd(1.0), teacher=teacher, levels=(90.0,))
+    consistency(Scale(), tx=optax.sgd(1.0), **EXACT, levels=(90.0,))
   with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
     progressive_distillation(Scale(), tx=optax.sgd(1.0), num_steps=0)
 

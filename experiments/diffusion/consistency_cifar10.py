@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data, run
-from jaxgen.diffusion import edm
 from jaxgen.diffusion.consistency import consistency, constant, progressive, square
 from jaxgen.metrics.lpips import load_lpips, lpips
 from jaxgen.nn.resampling_unet import BINOMIAL
@@ -72,16 +71,12 @@ def build(config):
     residual_input=True,
     taps=BINOMIAL,
   )
-  params, teacher = None, None
-  schedule = progressive(config.num_steps)
+  teacher, schedule = None, progressive(config.num_steps)
   if config.teacher:
     stage_one = run.first_stage(
       config.teacher, "diffusion/edm_ncsnpp_cifar10", "teacher"
     )
-    params = jax.device_get(stage_one.state.ema["net"])
-    teacher = lambda x, sigma, label: edm.denoise(
-      net, params, x, sigma, config.sigma_data
-    )
+    teacher = jax.device_get(stage_one.state.ema["net"])
     schedule = constant(config.num_levels, config.decay)
   distance = square
   if config.backbone:
@@ -92,7 +87,6 @@ def build(config):
       net,
       tx=optax.radam(config.lr),
       teacher=teacher,
-      start=params,
       schedule=schedule,
       distance=distance,
       sigma_data=config.sigma_data,

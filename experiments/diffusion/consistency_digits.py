@@ -35,7 +35,6 @@ from ml_collections import ConfigDict
 import optax
 
 from jaxgen import cli, data, run
-from jaxgen.diffusion import edm
 from jaxgen.diffusion.consistency import consistency, constant, progressive
 from jaxgen.nn.song_unet import SongUNet
 from jaxgen.ops.labelled_augment import NUM_LABELS
@@ -72,13 +71,10 @@ def build(config):
     attention_resolutions=(),  # the middle has it, at 4x4
     dropout_rate=0.0,
   )
-  params, teacher, schedule = None, None, progressive(config.num_steps, last=50)
+  teacher, schedule = None, progressive(config.num_steps, last=50)
   if config.teacher:
     stage_one = run.first_stage(config.teacher, "diffusion/edm_digits", "teacher")
-    params = jax.device_get(stage_one.state.ema["net"])
-    teacher = lambda x, sigma, label: edm.denoise(
-      net, params, x, sigma, config.sigma_data, label
-    )
+    teacher = jax.device_get(stage_one.state.ema["net"])
     schedule = constant(config.num_levels, config.decay)
   lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
   method = consistency(
@@ -86,7 +82,6 @@ def build(config):
     tx=optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(lr)),
     conditional=True,
     teacher=teacher,
-    start=params,
     schedule=schedule,
     sigma_data=config.sigma_data,
     sigma_max=config.sigma_max,

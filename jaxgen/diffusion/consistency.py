@@ -6,9 +6,9 @@ solution of the probability-flow ODE to its start, learned from a trained denois
 (consistency distillation, Algorithm 2) or from images alone (consistency training,
 Algorithm 3), and sampled in one or a few evaluations (Algorithm 1).
 
-Networks, noise levels and the teacher are those of `edm`: a student of the shape of its
-teacher begins with its weights (`start`). Numbers of equations, algorithms and tables
-are the paper's, from memory.
+Networks, noise levels and the teacher are those of `edm`; the student begins with the
+teacher's weights. Numbers of equations, algorithms and tables are the paper's, from
+memory.
 
 Where this differs from the paper:
   - The distance is the mean of squares over values by default. (Paper: also l1, and
@@ -30,9 +30,9 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import sampling
+from jaxgen.diffusion import edm, sampling
 from jaxgen.diffusion.noise_prediction import mean
-from jaxgen.diffusion.process import diffuse, edm
+from jaxgen.diffusion.process import diffuse
 from jaxgen.method import (
   Array,
   Batch,
@@ -47,11 +47,11 @@ from jaxgen.method import (
 )
 
 # (x f32 [B, H, W, C], sigma f32 [B], label int32 [B] or None) -> E[image | x].
-Teacher = Callable[[Array, Array, Array | None], Array]
+Denoiser = Callable[[Array, Array, Array | None], Array]
 
 EPSILON = 0.002
 RHO = 7.0
-PROCESS = edm()
+PROCESS = edm.PROCESS
 
 
 class Schedule(NamedTuple):
@@ -130,30 +130,22 @@ def consistency_function(
 
 
 def heun_step(
-  teacher: Teacher, x_t: Array, above: Array, below: Array, label: Array | None
+  denoise: Denoiser, x_t: Array, above: Array, below: Array, label: Array | None
 ) -> Array:
   """x_t at the noise level `below`, by a step of Heun's method.
 
   Args:
-    teacher: See `consistency`.
+    denoise: That of the teacher.
     x_t: f32 [B, H, W, C].
     above: Its noise level, f32 [B].
     below: f32 [B], above 0.
     label: int32 [B], or None.
   """
   wide = lambda sigma: sigma[:, None, None, None]
-  slope = lambda x, sigma: (x - teacher(x, sigma, label)) / wide(sigma)
+  slope = lambda x, sigma: (x - denoise(x, sigma, label)) / wide(sigma)
   first = slope(x_t, above)
   second = slope(x_t + wide(below - above) * first, below)
   return x_t + wide(below - above) * (first + second) / 2
-
-
-def begin_with(start: PyTree, drawn: PyTree) -> PyTree:
-  """A copy of `start`, which must have the shapes of `drawn`."""
-  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-  if shapes(start) != shapes(drawn):
-    raise ValueError("start: expected parameters of this network, not of another shape")
-  return jax.tree.map(jnp.array, start)
 
 
 def square(a: Array, b: Array) -> Array:
@@ -166,8 +158,8 @@ def consistency(
   *,
   tx: optax.GradientTransformation,
   conditional: bool = False,
-  teacher: Teacher | None = None,
-  start: PyTree | None = None,
+  teacher: PyTree | None = None,
+  denoise: Callable[..., Array] = edm.denoise,
   schedule: Schedule | None = None,
   distance: Callable[[Array, Array], Array] = square,
   sigma_data: float = 0.5,
@@ -185,9 +177,8 @@ def consistency(
       None, train) -> [B, H, W, C]. It has no variables but its parameters.
     tx: Optimiser of `net`.
     conditional: Whether `net` and the teacher are told batch["label"].
-    teacher: E[image | image + sigma noise] for sigma up to sigma_max, such as
-      `edm.denoise`.
-    start: The parameters to begin with, those of the teacher's network. Default: drawn.
+    teacher: Parameters of `net`, trained as an EDM up to sigma_max; None: no teacher.
+    denoise: What the teacher makes of them; see `edm.denoise`.
     schedule: Default `constant()` with a teacher; needed without one.
     distance: Of images, f32 [B, H, W, C] each -> [B].
     sigma_data: Standard deviation of the images.
@@ -198,11 +189,12 @@ def consistency(
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"] if it
     is conditional; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The
-    network is "net", its average the target network.
+    network is "net", its average the target network. The network "teacher" is not
+    trained, and stands where there is one.
 
   Raises:
     ValueError: without teacher and schedule, for levels that are not between EPSILON
-      and sigma_max, or (in `init`) if `start` is of another network.
+      and sigma_max, or (in `init`) if the teacher's parameters are not those of `net`.
   """
   if schedule is None and teacher is None:
     raise ValueError("expected a teacher, or a schedule such as progressive(num_steps)")
@@ -222,23 +214,34 @@ def consistency(
     x = jnp.zeros_like(batch["image"])
     label = jnp.zeros_like(batch["label"]) if conditional else None
     variables = net.init(key, x, jnp.zeros(len(x)), label, train=False)
-    if start is not None:
-      variables = {"params": begin_with(start, variables["params"])}
-    return create_state({"net": variables}, {"net": tx}, ema=("net",))
+    if teacher is None:
+      return create_state({"net": variables}, {"net": tx}, ema=("net",))
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if shapes(teacher) != shapes(variables.get("params", {})):
+      raise ValueError("teacher: expected parameters of this network, not of another")
+    copy = lambda: {"params": jax.tree.map(jnp.array, teacher)}
+    return create_state({"net": copy(), "teacher": copy()}, {"net": tx}, ema=("net",))
 
   def losses(
-    params: PyTree, target: PyTree, step: Array, batch: Batch, key: Array, train: bool
+    params: PyTree,
+    target: PyTree,
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    train: bool,
   ) -> Array:
     x, label = batch["image"], label_of(batch)
     level_key, noise_key, dropout_key = random.split(key, 3)
-    num_levels = schedule.num_levels(step)
+    num_levels = schedule.num_levels(state.step)
     share = random.uniform(level_key, (len(x),))
     i = jnp.minimum(jnp.floor(share * (num_levels - 1.0)), num_levels - 2.0)
     below, above = (level(i + k, num_levels, sigma_max) for k in (0.0, 1.0))
     noise = random.normal(noise_key, x.shape)
     x_t = diffuse(PROCESS, x, above, noise)
-    if teacher:
-      lower = heun_step(teacher, x_t, above, below, label)
+    if teacher is not None:
+      known = state.params["teacher"]
+      of_teacher = lambda x, s, label: denoise(net, known, x, s, sigma_data, label)
+      lower = heun_step(of_teacher, x_t, above, below, label)
     else:  # The same noise takes the place of the solver (Eq. 10).
       lower = diffuse(PROCESS, x, below, noise)
     # The same dropout for both networks (Appendix C).
@@ -250,7 +253,7 @@ def consistency(
     state: TrainState, batch: Batch, key: Array
   ) -> tuple[TrainState, Metrics]:
     target = state.ema["net"]
-    loss_fn = lambda p: losses(p, target, state.step, batch, key, True).mean()
+    loss_fn = lambda p: losses(p, target, state, batch, key, True).mean()
     loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
     state = apply_gradients(state, "net", grads, tx)
     state = update_ema(state, schedule.decay(state.step))
@@ -259,7 +262,7 @@ def consistency(
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
     params = state.params["net"]
-    return {"loss": losses(params, params, state.step, batch, key, False)}
+    return {"loss": losses(params, params, state, batch, key, False)}
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     params, label = state.params["net"], label_of(batch)
