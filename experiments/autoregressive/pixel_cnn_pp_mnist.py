@@ -7,8 +7,11 @@ Paper: Salimans, Karpathy, Chen & Kingma, PixelCNN++ (2017), arXiv 1701.05517.
 Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, 256 levels.
 Published: none by the authors.
 Measure: bits_per_dim --metrics=eval
-Ours: not measured. 575,166 parameters; a step takes about 0.8 s of one core of a busy
-  machine, so that the run takes half an hour.
+Ours: 1.109 bits/dim [1.103, 1.114], 602.4 nats, over the 10,000 test images, after half
+  an epoch of 575,166 parameters. (Glow's authors give 1.05 for theirs, trained at
+  length.)
+The grid of 64 was looked at: strokes as in the data; about half read as a digit.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 36 min. Seed 0.
 """
 
 from ml_collections import ConfigDict
