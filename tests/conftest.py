@@ -75,11 +75,6 @@ class SharedPrograms(LoadScopeScheduling):
   _split_scope = staticmethod(scope)
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-  """Asked by pytest-xdist: one more than cores, which tests of processes leave idle."""
-  return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3
-
-
 def pytest_xdist_make_scheduler(
   config: pytest.Config, log: object
 ) -> LoadScopeScheduling:

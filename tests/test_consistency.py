@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxgen.diffusion import consistency as paper
-from jaxgen.diffusion import edm, schedules, stochastic_samplers
+from jaxgen.diffusion import preconditioned, schedules, stochastic_samplers
 from jaxgen.diffusion import progressive_distillation as halving
 from jaxgen.diffusion.consistency import EPSILON, consistency
 from jaxgen.diffusion.progressive_distillation import progressive_distillation
@@ -41,7 +41,7 @@ class Scale(nn.Module):
 
 
 def exact(net, params, x_t, sigma, sigma_data, label):
-  """The denoiser of that Gaussian, in the place of `edm.denoise`."""
+  """The denoiser of that Gaussian, in the place of `preconditioned.denoise`."""
   sigma = sigma[:, None, None, None]
   mean = MEAN if label is None else MEAN + 0.3 * label[:, None, None, None]
   return mean + STD**2 / (STD**2 + sigma**2) * (x_t - mean)
@@ -209,7 +209,7 @@ def test_it_begins_with_the_weights_of_the_teacher():
     _, noise_key, _ = random.split(key, 3)
     x = batch["image"] + 2.0 * random.normal(noise_key, batch["image"].shape)
     high, low = (jnp.full(len(x), sigma) for sigma in (2.0, EPSILON))
-    denoise = lambda x, sigma: edm.denoise(Scale(), {"w": w}, x, sigma, 0.5)
+    denoise = lambda x, sigma: preconditioned.denoise(Scale(), {"w": w}, x, sigma, 0.5)
     first = (x - denoise(x, high)) / 2.0
     guess = x + (EPSILON - 2.0) * first
     second = (guess - denoise(guess, low)) / EPSILON

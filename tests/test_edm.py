@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from jaxgen.diffusion import ode_samplers, schedules
-from jaxgen.diffusion.edm import PROCESS, edm, half_life_decay, preconditioning
+from jaxgen.diffusion.edm import PROCESS, edm, half_life_decay
 from jaxgen.diffusion.guidance import NO_LABEL, drop_labels, guided
+from jaxgen.diffusion.preconditioned import preconditioning
 from jaxgen.method import TrainState
 from jaxgen.ops.labelled_augment import labelled_augment, moved
 

@@ -30,9 +30,9 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import edm, sampling
+from jaxgen.diffusion import preconditioned, sampling
 from jaxgen.diffusion.noise_prediction import mean
-from jaxgen.diffusion.process import diffuse
+from jaxgen.diffusion.process import diffuse, edm
 from jaxgen.method import (
   Array,
   Batch,
@@ -51,7 +51,7 @@ Denoiser = Callable[[Array, Array, Array | None], Array]
 
 EPSILON = 0.002
 RHO = 7.0
-PROCESS = edm.PROCESS
+PROCESS = edm()
 
 
 class Schedule(NamedTuple):
@@ -159,7 +159,7 @@ def consistency(
   tx: optax.GradientTransformation,
   conditional: bool = False,
   teacher: PyTree | None = None,
-  denoise: Callable[..., Array] = edm.denoise,
+  denoise: Callable[..., Array] = preconditioned.denoise,
   schedule: Schedule | None = None,
   distance: Callable[[Array, Array], Array] = square,
   sigma_data: float = 0.5,
@@ -178,7 +178,7 @@ def consistency(
     tx: Optimiser of `net`.
     conditional: Whether `net` and the teacher are told batch["label"].
     teacher: Parameters of `net`, trained as an EDM up to sigma_max; None: no teacher.
-    denoise: What the teacher makes of them; see `edm.denoise`.
+    denoise: What the teacher makes of them; see `preconditioned.denoise`.
     schedule: Default `constant()` with a teacher; needed without one.
     distance: Of images, f32 [B, H, W, C] each -> [B].
     sigma_data: Standard deviation of the images.

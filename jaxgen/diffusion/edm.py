@@ -20,7 +20,6 @@ Where this differs from the paper and the authors' code:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -39,6 +38,7 @@ from jaxgen.diffusion import (
   stochastic_samplers,
 )
 from jaxgen.diffusion.guidance import drop_labels, guided
+from jaxgen.diffusion.preconditioned import denoise, preconditioning
 from jaxgen.method import (
   Array,
   Batch,
@@ -53,58 +53,6 @@ from jaxgen.method import (
 
 EMA_RAMP_UP = 0.05  # the half-life is at most this share of the steps done
 PROCESS = process.edm()
-
-
-class Preconditioning(NamedTuple):
-  """D(x; sigma) = skip x + out F(scale x; noise) (Eq. 7), and the loss weight.
-
-  Each f32, of the shape of sigma.
-  """
-
-  skip: Array
-  out: Array
-  scale: Array
-  noise: Array
-  weight: Array
-
-
-def preconditioning(sigma: Array, sigma_data: float) -> Preconditioning:
-  """For which inputs and targets of F have variance 1 (Table 1, Appendix B.6)."""
-  total = sigma**2 + sigma_data**2
-  return Preconditioning(
-    skip=sigma_data**2 / total,
-    out=sigma * sigma_data / jnp.sqrt(total),
-    scale=1 / jnp.sqrt(total),
-    noise=jnp.log(sigma) / 4,
-    weight=total / (sigma * sigma_data) ** 2,
-  )
-
-
-def denoise(
-  net: nn.Module,
-  params: PyTree,
-  x: Array,
-  sigma: Array,
-  sigma_data: float,
-  label: Array | None = None,
-  **options: object,
-) -> Array:
-  """D(x; sigma), E[image | x] of Eq. 7; see `edm`.
-
-  Args:
-    net: F.
-    params: Its parameters.
-    x: f32 [B, H, W, C].
-    sigma: f32 [B].
-    sigma_data: Standard deviation of the images.
-    label: int32 [B], of a conditional network.
-    **options: Of net.apply.
-  """
-  c = preconditioning(sigma, sigma_data)
-  skip, out, scale = (a[:, None, None, None] for a in (c.skip, c.out, c.scale))
-  return skip * x + out * net.apply(
-    {"params": params}, scale * x, c.noise, label, **options
-  )
 
 
 def half_life_decay(step: Array, half_life: float) -> Array:
