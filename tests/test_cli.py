@@ -168,14 +168,15 @@ def test_conditions_in_words():
     "audio": zeros((8, 4), np.float32),
     "mask": zeros((8,), np.float32),
     "speaker": zeros((8,), np.int32),
+    "digit": zeros((8,), np.int32),
     "label": zeros((8,), np.int32),
   }
-  given = data.given_entries(spec, ["speaker=3", "label=-1"], 5)
+  given = data.given_entries(spec, ["speaker=3", "digit=-1"], 5)
   chex.assert_trees_all_equal(
-    given, {"speaker": np.full(5, 3, np.int32), "label": np.full(5, -1, np.int32)}
+    given, {"speaker": np.full(5, 3, np.int32), "digit": np.full(5, -1, np.int32)}
   )
-  for wrong in ("speeker=3", "mask=1", "audio=1", "speaker=1.5", "speaker"):
-    with pytest.raises(ValueError, match=r"with KEY of \['label', 'speaker'\]"):
+  for wrong in ("speeker=3", "mask=1", "audio=1", "label=1", "speaker=1.5", "speaker"):
+    with pytest.raises(ValueError, match=r"with KEY of \['digit', 'speaker'\]"):
       data.given_entries(spec, [wrong], 5)
 
 

@@ -204,6 +204,8 @@ def test_it_begins_with_the_weights_of_the_teacher():
   state = jax.jit(method.init)(random.key(0), batch)
   found = (state.params["net"], state.params["teacher"], state.ema["net"])
   assert all(part["w"] == w for part in found)
+  other = {"w": np.float32(0.2)}  # The student moves on, the teacher does not.
+  state = state.replace(params=state.params | {"net": other})
 
   def losses(state, batch, key):
     _, noise_key, _ = random.split(key, 3)
@@ -214,15 +216,15 @@ def test_it_begins_with_the_weights_of_the_teacher():
     guess = x + (EPSILON - 2.0) * first
     second = (guess - denoise(guess, low)) / EPSILON
     goal = x + (EPSILON - 2.0) * (first + second) / 2
-    f = paper.consistency_function(Scale(), {"w": w}, x, high, 0.5)
+    f = paper.consistency_function(Scale(), other, x, high, 0.5)
     return ((f - goal) ** 2).mean(axis=(1, 2, 3))
 
   losses_of_method = jax.jit(method.eval_step)(state, batch, key)["loss"]
   np.testing.assert_allclose(
     losses_of_method, jax.jit(losses)(state, batch, key), rtol=1e-3
   )
-  for other in ({"w": np.zeros(2)}, {"v": w}):
-    method = consistency(Scale(), teacher=other, **options)
+  for wrong in ({"w": np.zeros(2)}, {"v": w}):
+    method = consistency(Scale(), teacher=wrong, **options)
     with pytest.raises(ValueError, match="expected parameters of this network"):
       method.init(random.key(0), batch)
 

@@ -7,7 +7,7 @@
 
 The paper's distance is LPIPS, which needs files that you have: --config.backbone=
 torchvision's vgg16-397923af.pth, --config.heads= the lpips package's vgg.pth. Without
-them it is the mean of squares, which the paper compares and finds worse.
+them it is the mean of squares, which the paper compares and finds worse (from memory).
 
 Paper: Song, Dhariwal, Chen, Sutskever, Consistency Models (2023), arXiv 2303.01469.
 Dataset: cifar10 (TFDS), 50,000 / 10,000 images.
@@ -32,7 +32,7 @@ from jaxgen.train import Every
 
 
 def get_config():
-  return ConfigDict(  # Table 3
+  return ConfigDict(  # Table 3, from memory
     {
       "teacher": "",  # a workdir of edm_ncsnpp_cifar10, see above; "": none
       "backbone": "",  # of LPIPS, see above; "": the mean of squares

@@ -22,12 +22,13 @@ accuracy is 0.987): experiments/results/diffusion/consistency_digits_levels.md, 
   jaxgen evaluate runs/consistency_digits --metrics=frechet,prdc,labels \
     --features=classifier --weights=experiments/rulers/digits.npz --num_samples=1000 \
     "--config.levels=()" "--config.levels=(0.8,)" ... --out=levels.md
-What it begins with matters: with weights drawn anew and another teacher, a flow of
-another network, an earlier version had 78.1 after as many steps.
+An earlier version had 78.1 after as many steps: with weights drawn anew, without
+labels, another network, and a flow as its teacher. Which of these it was is not
+measured.
 The grid of 64 in one step was looked at: nearly all are the digit asked for, with a few
 dark grey pixels in the background.
 Hardware: one core of an AMD EPYC, shared with another job. Wall clock: 8.4 min of
-training (6.1 min alone) after 8.2 min of the teacher's. Seed 0.
+training (6.1 min in a quieter run) after 8.2 min of the teacher's. Seed 0.
 """
 
 import jax

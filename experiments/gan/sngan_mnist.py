@@ -18,8 +18,8 @@ followed loosely. In the last four fifths the discriminator's accuracy swings: 0
 What was tried for the labels, one seed each (frechet and label_accuracy): 6,000 steps
 with rates that fall to 0, 49.9 and 0.37; width 32 and 1e-3 for the discriminator, 60.2
 and 0.50; the rates, averages of squares (b2 of 0.99) and single discriminator steps of
-biggan_mnist, 55.1 and 0.43. The discriminator of the first takes 82 % of test images
-for their label, so it is the generator that does not follow.
+biggan_mnist, 55.1 and 0.43. The discriminator of the first takes 82 % of 1,000 test
+images for their label (by a script), so it is the generator that does not follow.
 Hardware: 2 cores of an AMD EPYC, shared with other jobs (load 6). Wall clock: 3.7 min
 on one core. Seed 0.
 """

@@ -262,11 +262,14 @@ def given_images(
 def given_entries(spec: Batch, entries: Sequence[str], num: int) -> Batch:
   """Conditions in words, such as "speaker=3": one integer for all `num` examples.
 
+  Not the label, which `sample` has an argument for.
+
   Raises:
     ValueError: One is not KEY=INTEGER, or no entry of `spec` with an integer for every
       example.
   """
-  known = sorted(k for k, v in spec.items() if v.ndim == 1 and v.dtype.kind in "iu")
+  integers = (k for k, v in spec.items() if v.ndim == 1 and v.dtype.kind in "iu")
+  known = sorted(set(integers) - {"label"})
   given = {}
   for entry in entries:
     key, _, value = entry.partition("=")

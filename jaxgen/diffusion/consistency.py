@@ -30,7 +30,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from jaxgen.diffusion import preconditioned, sampling
+from jaxgen.diffusion import ode_samplers, preconditioned, sampling
 from jaxgen.diffusion.noise_prediction import mean
 from jaxgen.diffusion.process import diffuse, edm
 from jaxgen.method import (
@@ -45,9 +45,6 @@ from jaxgen.method import (
   per_example,
   update_ema,
 )
-
-# (x f32 [B, H, W, C], sigma f32 [B], label int32 [B] or None) -> E[image | x].
-Denoiser = Callable[[Array, Array, Array | None], Array]
 
 EPSILON = 0.002
 RHO = 7.0
@@ -119,33 +116,11 @@ def consistency_function(
     **options: Of net.apply.
   """
   above = sigma - EPSILON
-  skip = sigma_data**2 / (above**2 + sigma_data**2)
-  out = sigma_data * above / jnp.sqrt(sigma**2 + sigma_data**2)
-  scale = 1.0 / jnp.sqrt(sigma**2 + sigma_data**2)
-  skip, out, scale = (a[:, None, None, None] for a in (skip, out, scale))
-  told = 0.25 * jnp.log(sigma)
-  return skip * x + out * net.apply(
-    {"params": params}, scale * x, told, label, **options
+  c = preconditioned.preconditioning(sigma, sigma_data)._replace(
+    skip=sigma_data**2 / (above**2 + sigma_data**2),
+    out=sigma_data * above / jnp.sqrt(sigma**2 + sigma_data**2),
   )
-
-
-def heun_step(
-  denoise: Denoiser, x_t: Array, above: Array, below: Array, label: Array | None
-) -> Array:
-  """x_t at the noise level `below`, by a step of Heun's method.
-
-  Args:
-    denoise: That of the teacher.
-    x_t: f32 [B, H, W, C].
-    above: Its noise level, f32 [B].
-    below: f32 [B], above 0.
-    label: int32 [B], or None.
-  """
-  wide = lambda sigma: sigma[:, None, None, None]
-  slope = lambda x, sigma: (x - denoise(x, sigma, label)) / wide(sigma)
-  first = slope(x_t, above)
-  second = slope(x_t + wide(below - above) * first, below)
-  return x_t + wide(below - above) * (first + second) / 2
+  return preconditioned.apply(net, params, x, c, label, **options)
 
 
 def square(a: Array, b: Array) -> Array:
@@ -240,8 +215,11 @@ def consistency(
     x_t = diffuse(PROCESS, x, above, noise)
     if teacher is not None:
       known = state.params["teacher"]
-      of_teacher = lambda x, s, label: denoise(net, known, x, s, sigma_data, label)
-      lower = heun_step(of_teacher, x_t, above, below, label)
+      of_teacher = lambda x, s: denoise(net, known, x, s.ravel(), sigma_data, label)
+      wide = lambda s: sampling.levels(PROCESS, s[:, None, None, None])
+      now, then = wide(above), wide(below)
+      first = sampling.x_and_noise(of_teacher, PROCESS, x_t, now)
+      lower = ode_samplers.trapezoid(of_teacher, PROCESS, x_t, first, now, then)
     else:  # The same noise takes the place of the solver (Eq. 10).
       lower = diffuse(PROCESS, x, below, noise)
     # The same dropout for both networks (Appendix C).

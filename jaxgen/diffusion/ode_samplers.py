@@ -119,14 +119,25 @@ def heun_step(
 ) -> Array:
   """x after one step of `heun` from now to then."""
   first = x_and_noise(denoise, process, x, now)
-  guess = move(x, first, now, then)
+  better = lambda: trapezoid(denoise, process, x, first, now, then)
+  return jax.lax.cond(then.sigma > 0, better, lambda: move(x, first, now, then))
 
-  def better() -> Array:
-    second = x_and_noise(denoise, process, guess, then)
-    means = tuple(0.5 * (a + b) for a, b in zip(first, second, strict=True))
-    return move(x, means, now, then)
 
-  return jax.lax.cond(then.sigma > 0, better, lambda: guess)
+def trapezoid(
+  denoise: Denoiser,
+  process: Process,
+  x: Array,
+  first: tuple[Array, Array],
+  now: Levels,
+  then: Levels,
+) -> Array:
+  """`heun_step` to a sigma above 0; `first` is D and e at its start.
+
+  Levels [], or of as many dimensions as x for one of each example.
+  """
+  second = x_and_noise(denoise, process, move(x, first, now, then), then)
+  means = tuple(0.5 * (a + b) for a, b in zip(first, second, strict=True))
+  return move(x, means, now, then)
 
 
 def heun_count(process: Process, x: Array, times: Array) -> Array:

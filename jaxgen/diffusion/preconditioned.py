@@ -59,7 +59,20 @@ def denoise(
     label: int32 [B], of a conditional network.
     **options: Of net.apply.
   """
-  c = preconditioning(sigma, sigma_data)
+  return apply(
+    net, params, x, preconditioning(sigma, sigma_data), label=label, **options
+  )
+
+
+def apply(
+  net: nn.Module,
+  params: PyTree,
+  x: Array,
+  c: Preconditioning,
+  label: Array | None = None,
+  **options: object,
+) -> Array:
+  """skip x + out F(scale x; noise), f32 [B, H, W, C]; c has f32 [B] each."""
   skip, out, scale = (a[:, None, None, None] for a in (c.skip, c.out, c.scale))
   return skip * x + out * net.apply(
     {"params": params}, scale * x, c.noise, label, **options
