@@ -182,12 +182,12 @@ def start_two(workdir, *flags, steps):
   return [start(workdir, *flags, f"{join},{i},2", steps=steps, env=env) for i in (0, 1)]
 
 
-def test_a_signal_to_any_of_two_processes_stops_both(tmp_path):
-  """First to one of them, then to both after they have resumed."""
-  stops = [0]
-  for asked, number in (((1,), signal.SIGINT), ((0, 1), signal.SIGTERM)):
-    both = start_two(tmp_path, steps=100_000)
-    wait_for_step(both[0], tmp_path, stops[-1] + 6)
+def test_two_processes_stop_resume_and_train_as_one_with_two_devices(tmp_path):
+  """A signal to one of them, then, with halves of the parameters each, to both."""
+  two, stops = tmp_path / "two", [0]
+  for fsdp, asked, number in ((1, (1,), signal.SIGINT), (2, (0, 1), signal.SIGTERM)):
+    both = start_two(two, f"--fsdp={fsdp}", steps=100_000)
+    wait_for_step(both[0], two, stops[-1] + 6)
     for index in asked:
       both[index].send_signal(number)
     outputs = []
@@ -197,26 +197,19 @@ def test_a_signal_to_any_of_two_processes_stops_both(tmp_path):
       outputs.append(output)
     assert "resume with: jaxgen train" in outputs[0]
     stops.append(int(outputs[0].split("stopped at step ")[1].split(";")[0]))
-    saved = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    saved = max(int(p.name) for p in (two / "checkpoints").iterdir())
     assert saved == stops[-1]
-  logged = [json.loads(x)["step"] for x in lines(tmp_path)]
-  assert logged == sorted(logged)
-  assert set(logged) >= set(range(3, stops[2] + 1, 3))
 
-
-@pytest.mark.parametrize("fsdp", [1, 2])
-def test_two_processes_train_the_same_as_one_with_two_devices(fsdp, tmp_path):
-  flags = (f"--fsdp={fsdp}",)
-  for process in start_two(tmp_path / "two", *flags, steps=12):
-    code, output = finish(process)
-    assert code == 0, output
   config = toy.get_config()
-  config.update({"num_steps": 12, "save": 4})
-  backend = parallel.jit_backend(jax.devices()[:2], fsdp=fsdp)
+  config.update({"num_steps": stops[-1], "save": 4})
+  backend = parallel.jit_backend(jax.devices()[:2])
   one = fit(**toy.build(config), workdir=tmp_path / "one", backend=backend)
-  for x, y in zip(final_state(tmp_path / "two"), jax.tree.leaves(one), strict=True):
+  for x, y in zip(final_state(two), jax.tree.leaves(one), strict=True):
     np.testing.assert_allclose(x, y, atol=2e-5)
   logs = [[json.loads(x) for x in lines(tmp_path / n)] for n in ("two", "one")]
-  for a, b in zip(*logs, strict=True):
-    assert a.keys() == b.keys()
-    np.testing.assert_allclose(list(a.values()), list(b.values()), atol=2e-5)
+  assert [log["step"] for log in logs[0]] == sorted(log["step"] for log in logs[0])
+  assert {log["step"] for log in logs[0]} >= set(range(3, stops[-1] + 1, 3))
+  of_one = {(log["step"], *log): log for log in logs[1]}  # Training and evaluation.
+  for log in logs[0]:
+    values = [list(x.values()) for x in (log, of_one[log["step"], *log])]
+    np.testing.assert_allclose(*values, atol=2e-5)

@@ -39,29 +39,33 @@ def get_config():
     {
       "batch_size": 64,
       "num_steps": 3_000,  # of the discriminator
-      "lr": 5e-4,  # the paper, for CIFAR-10: 2e-4
+      "gen_lr": 5e-4,  # the paper, for CIFAR-10: 2e-4 for both
+      "disc_lr": 1e-3,
       "b1": 0.0,
-      "b2": 0.9,
-      "num_disc_steps": 2,  # the paper: 5
+      "b2": 0.99,  # the paper: 0.9
+      "num_disc_steps": 1,  # the paper: 5
+      "ema_decay": 0.99,  # the paper has none
       "latent_dim": 64,
-      "width": 16,
+      "gen_width": 32,
+      "disc_width": 16,
       "num_classes": 10,  # 0: no labels
     }
   )
 
 
 def build(config):
-  adam = optax.adam(config.lr, config.b1, config.b2)
+  adam = lambda lr: optax.adam(lr, config.b1, config.b2)
   mnist = dict(batch_size=config.batch_size, image_size=16, channels=1)
-  networks = dict(width=config.width, num_classes=config.num_classes)
+  labels = config.num_classes
   return dict(
     method=sngan(
-      Generator(channels=1, num_doublings=2, **networks),
-      Discriminator(spectral=True, pool=jnp.sum, **networks),
-      gen_tx=adam,
-      disc_tx=adam,
+      Generator(1, config.gen_width, num_doublings=2, num_classes=labels),
+      Discriminator(config.disc_width, labels, spectral=True, pool=jnp.sum),
+      gen_tx=adam(config.gen_lr),
+      disc_tx=adam(config.disc_lr),
       latent_dim=config.latent_dim,
       num_disc_steps=config.num_disc_steps,
+      ema_decay=config.ema_decay,
     ),
     train_data=data.tfds_images("mnist", "train", **mnist),
     eval_data=data.tfds_images("mnist", "test", **mnist),  # for `jaxgen evaluate`

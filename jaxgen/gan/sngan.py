@@ -10,6 +10,7 @@ the projection discriminator and conditional generator of Miyato & Koyama (2018)
 https://arxiv.org/abs/1802.05637.
 
 Deviations from the papers:
+  - An average of the generator's weights may be sampled, as in later papers.
   - Fakes are generated with the labels of the real batch; the authors draw them
     uniformly.
   - Power iteration runs in every pass of the discriminator's own update: two per step,
@@ -34,6 +35,7 @@ def sngan(
   disc_tx: optax.GradientTransformation,
   latent_dim: int = 128,
   num_disc_steps: int = 5,
+  ema_decay: float = 0.0,
 ) -> Method:
   """The hinge loss under a spectrally normalised discriminator.
 
@@ -45,6 +47,8 @@ def sngan(
     disc_tx: The same.
     latent_dim: Length of z.
     num_disc_steps: Discriminator updates per generator update.
+    ema_decay: Per generator update, of the weights that are sampled; 0, as the paper,
+      keeps none.
 
   Returns:
     A method with networks "gen" and "disc"; see `alternating`.
@@ -58,4 +62,5 @@ def sngan(
     latent_dim=latent_dim,
     num_critic_steps=num_disc_steps,
     critic_name="disc",
+    ema_decay=ema_decay,
   )
