@@ -247,6 +247,8 @@ def test_shapes_that_do_not_fit_are_explained():
   [
     ("edm_cifar10", 55_735_299),
     ("edm_ncsnpp_cifar10", 56_400_643),
+    ("edm_ffhq64", 61_805_571),
+    ("edm_imagenet64", 295_899_267),
     ("dit_s2", 32_865_056),
     ("dit_b4", 130_426_496),
     ("dit_xl2", 674_834_720),
