@@ -102,7 +102,18 @@ def apply_gradients(
 
 
 def update_ema(state: TrainState, decay: float | Array) -> TrainState:
-  """Moves every average in `state.ema` towards the current parameters."""
+  """Moves every average in `state.ema` towards the current parameters.
+
+  At step t the decay is at most (1 + t) / (10 + t), as in the code of Song et al.
+  (2021) among others: an average never remembers more than the last tenth or so of a
+  run, and its start not at all.
+  """
+  t = state.step.astype(jnp.float32)
+  return move_ema(state, jnp.minimum(decay, (1.0 + t) / (10.0 + t)))
+
+
+def move_ema(state: TrainState, decay: float | Array) -> TrainState:
+  """`update_ema` by exactly this decay."""
   ema = {
     name: optax.incremental_update(state.params[name], average, 1.0 - decay)
     for name, average in state.ema.items()

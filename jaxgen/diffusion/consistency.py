@@ -42,8 +42,8 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
+  move_ema,
   per_example,
-  update_ema,
 )
 
 EPSILON = 0.002
@@ -234,7 +234,7 @@ def consistency(
     loss_fn = lambda p: losses(p, target, state, batch, key, True).mean()
     loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
     state = apply_gradients(state, "net", grads, tx)
-    state = update_ema(state, schedule.decay(state.step))
+    state = move_ema(state, schedule.decay(state.step))
     norm, num_levels = optax.tree.norm(grads), schedule.num_levels(state.step)
     return state, {"loss": loss, "grad_norm": norm, "num_levels": num_levels}
 

@@ -48,7 +48,7 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   create_state,
-  update_ema,
+  move_ema,
 )
 
 EMA_RAMP_UP = 0.05  # the half-life is at most this share of the steps done
@@ -153,7 +153,7 @@ def edm(
     loss_fn = lambda p: losses(p, x, sigma, noise_key, label, **told).mean()
     loss, grads = jax.value_and_grad(loss_fn)(state.params["net"])
     state = apply_gradients(state, "net", grads, tx)
-    state = update_ema(state, half_life_decay(state.step, ema_half_life))
+    state = move_ema(state, half_life_decay(state.step, ema_half_life))
     return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
   def eval_step(state: TrainState, batch: Batch, key: Array) -> Metrics:
