@@ -181,11 +181,13 @@ def test_networks_are_told_the_very_time_also_between_steps():
     np.testing.assert_array_equal(embed(steps, 8), embed(whole, 8))
 
 
-def test_train_step_follows_the_gradient_and_averages_with_decay():
+@pytest.mark.parametrize(("step", "at_most"), [(0, 0.1), (2, 0.25), (1000, 1.0)])
+def test_train_step_follows_the_gradient_and_averages_with_decay(step, at_most):
+  """The decay rises with the steps, so that the start is forgotten."""
   betas, lr, decay, w = linear_betas(50, 2e-3, 0.4), 0.1, 0.75, 0.3
   method = ddpm(ScaleNet(w), tx=optax.sgd(lr), betas=betas, ema_decay=decay)
   batch = {"image": images(4096)}
-  state = jax.jit(method.init)(random.key(0), batch)
+  state = jax.jit(method.init)(random.key(0), batch).replace(step=jnp.int32(step))
   after, metrics = jax.jit(method.train_step)(state, batch, random.key(1))
   # d/dw E (noise - w x_t)^2, with E noise x_t = sqrt(1 - alpha_bar)
   alpha_bars = alpha_bars_of(betas)
@@ -194,6 +196,7 @@ def test_train_step_follows_the_gradient_and_averages_with_decay():
   np.testing.assert_allclose(metrics["grad_norm"], abs(gradient), rtol=0.02)
   new = after.params["net"]["w"]
   np.testing.assert_allclose(new, w - lr * gradient, rtol=0.02)
+  decay = min(decay, at_most)
   expected = decay * w + (1 - decay) * new
   np.testing.assert_allclose(after.ema["net"]["w"], expected, rtol=1e-6)
   assert averaged(after).params["net"]["w"] == after.ema["net"]["w"] != new

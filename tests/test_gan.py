@@ -63,7 +63,8 @@ def test_one_step_of_linear_players_by_hand(name):
   )
   real = np.array([0.3, -0.8, 0.5, 0.9, 2.0], np.float32)
   batch = {"image": jnp.asarray(real).reshape(5, 1, 1, 1)}
-  state, metrics = jax.jit(method.train_step)(method.init(KEY, batch), batch, KEY)
+  late = method.init(KEY, batch).replace(step=jnp.int32(1_000))  # The decay is whole.
+  state, metrics = jax.jit(method.train_step)(late, batch, KEY)
 
   z = np.asarray(jax.random.normal(KEY, (5, 1)))[:, 0]
   fake = w * z + c

@@ -9,7 +9,13 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images, 8 bits.
 Published: none on this set in the paper.
 Measure: bits_per_dim --metrics=eval,frechet,prdc,labels --features=classifier
   --weights=../rulers/mnist_28.npz --num_samples=1000
-Ours: not measured
+Ours: not measured with the present average of weights. Before, when its decay was 0.998
+  from the first step and it remembered the start of the run: bits_per_dim 1.862 [1.839,
+  1.884] over the 10,000 test images, and samples that were strokes, not digits
+  (frechet 431). On 320 test images, by a script: 1.93 with the average, 1.46 with the
+  weights of the last step. The decay rises with the steps since then.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 39 min of training, 23 min
+  of scores, most of it for 1,000 samples.
 """
 
 import jax.numpy as jnp

@@ -148,6 +148,7 @@ def average_gen(
   decay: float | Array,
   key: Array,
   *inputs: Array | None,
+  move: Callable = update_ema,
 ) -> TrainState:
   """Moves the average of the generator's weights, and its own untrained variables.
 
@@ -160,8 +161,9 @@ def average_gen(
     decay: Per call.
     key: Of what `gen` draws.
     *inputs: Of the forward pass.
+    move: `update_ema` or `move_ema`.
   """
-  state = update_ema(state, decay)
+  state = move(state, decay)
   old = state.stats["averaged_gen"]
   _, stats = training_pass(gen, state.ema["gen"], old, key, *inputs)
   return state.replace(stats={**state.stats, "averaged_gen": stats})

@@ -42,6 +42,7 @@ from jaxgen.method import (
   TrainState,
   apply_gradients,
   every,
+  move_ema,
   per_example,
 )
 from jaxgen.nn.style import StyleGenerator
@@ -199,7 +200,8 @@ def stylegan2(
     z_key, noise_key = random.split(key)
     shape = (len(batch["image"]), latent_dim)
     z = per_example(random.normal(z_key, shape, batch["image"].dtype))
-    return average_gen(gen, state, decay, noise_key, z, batch.get("label"))
+    label = batch.get("label")
+    return average_gen(gen, state, decay, noise_key, z, label, move=move_ema)
 
   def train_step(
     state: TrainState, batch: Batch, key: Array
