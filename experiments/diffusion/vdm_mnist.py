@@ -14,8 +14,8 @@ Ours: not measured with the present average of weights. Before, when its decay w
   1.884] over the 10,000 test images, and samples that were strokes, not digits
   (frechet 431). On 320 test images, by a script: 1.93 with the average, 1.46 with the
   weights of the last step. The decay rises with the steps since then.
-Hardware: one core of an AMD EPYC, the other busy. Wall clock: 39 min of training, 23 min
-  of scores, most of it for 1,000 samples.
+Hardware: one core of an AMD EPYC, the other busy. Wall clock: 39 min of training, 23
+  min of scores, most of it for 1,000 samples.
 """
 
 import jax.numpy as jnp

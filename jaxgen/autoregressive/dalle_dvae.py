@@ -8,6 +8,7 @@ and a logit-Laplace likelihood. Networks are in `jaxgen.autoregressive.dalle_net
 the second stage in `jaxgen.autoregressive.dalle`.
 
 Where this differs:
+  - The average's decay rises with the steps, see `update_ema`.
   - No mixed precision with scaled gradients; images are cropped by rules of the data.
 The division of the loss by the number of values is from memory of Appendix A.2, not
 looked up.

@@ -10,6 +10,7 @@ network is that of the authors' code, github.com/openai/pixel-cnn.)
 Deviations from the paper:
   - Parameters start with kernels of variance 1 / inputs whose lengths are as drawn; the
     authors' code measures lengths on a first batch.
+  - The average's decay rises with the steps, see `update_ema`.
   - Drawn values are rounded to one of the 256 levels (the authors' code draws from the
     line, which the network then sees).
   - No labels.

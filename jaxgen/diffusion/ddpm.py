@@ -21,7 +21,7 @@ Where this differs from the paper:
     tanh approximation of it.
   - Interpolation diffuses for T / 4 steps. The paper shows T / 2, after which an
     image of 256x256 pixels can still be recognised, but one of 8x8 can not.
-  - The average starts at the initial parameters, theirs at those after step one.
+  - The average's decay rises with the steps, see `update_ema`; theirs is constant.
   - A clipped gradient is that of the whole batch; theirs clips on each TPU core.
 """
 

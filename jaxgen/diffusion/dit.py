@@ -10,7 +10,7 @@ Where this differs from the paper and the authors' code:
   - Guidance acts on the noise of all channels; the authors' code, by default, on that
     of the first three of four.
   - On pixels, predicted images are clipped to [-1, 1] while sampling.
-  - The average starts at the initial parameters.
+  - The average's decay rises with the steps, see `update_ema`.
   - Latents are computed in the step, by `encode`, and are not mirrored at random.
 """
 

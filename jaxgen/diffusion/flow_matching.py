@@ -19,6 +19,7 @@ Numbers of equations, algorithms, sections and tables are from memory.
 Where this differs from the papers:
   - Time: data at t = 0, noise at t = 1, as in the rest of this family. (Papers: the
     reverse. The velocity has the other sign.)
+  - The average's decay rises with the steps, see `update_ema`.
   - Images have uniform noise of a level in training, as where likelihoods are computed.
     Samples are rounded to the levels.
   - Samples by Heun's method on an even grid. (Lipman et al. and Tong et al.: adaptive

@@ -14,7 +14,7 @@ Where this differs from the paper:
   - The decoder of the bound uses the Gaussian CDF; the authors' code, a tanh
     approximation of it.
   - Predicted images are clipped to [-1, 1], but in training, as in the authors' code.
-  - The average starts at the initial parameters.
+  - The average's decay rises with the steps, see `update_ema`.
   - The network is DDPM's, with two outputs per value, and not theirs (Section 3 and
     Appendix A: more heads of attention, scale and shift by time).
 """

@@ -9,6 +9,7 @@ dropout belong to the experiment.
 Where this differs from the paper (whose text was not at hand):
   - The network is told the time step, not the noise level, which theirs draws between
     two steps of a chain; so it samples on the steps that it knows.
+  - The average's decay rises with the steps, see `update_ema`.
   - The loss is the squared error; theirs is a power p of the error, 1 or 2.
   - The network is DDPM's, without what theirs takes from BigGAN.
   - Small images are means of blocks of pixels; theirs are made by bicubic resizing.

@@ -13,6 +13,7 @@ through the score network. `joint=True` has the plain gradient of the bound for 
 
 Where this differs from the paper and the authors' code:
   - No data augmentation (their cifar10_aug).
+  - The average's decay rises with the steps, see `update_ema`.
   - p(x | z_0) is as theirs, a softmax over the 256 levels of N(z_0; level), for one
     channel too.
   - Evaluation shuffles the times among the rows, so that one row is unbiased as well.

@@ -19,6 +19,7 @@ would differ. See experiments/gan/biggan_mnist.py for what either is worth.
 
 Deviations from the paper:
   - Fakes have the labels of the real batch; the authors draw them uniformly.
+  - The average's decay rises with the steps, see `update_ema`.
   - Real and fake images pass the discriminator one after the other: its power
     iteration runs twice per update (BigGAN-PyTorch: once, on both together); what it
     does in the generator's update is not kept.

@@ -14,6 +14,7 @@ Deviations from the paper:
   - Batch size and learning rates of a resolution are the caller's: those of its phase.
   - A phase fades first, then stabilises (the paper's order, cut at another place).
 Deviations from the authors' code:
+  - The average's decay rises with the steps, see `update_ema`.
   - Layers that stay keep Adam's moments; there all moments start again. Its step count
     starts again here, too: new layers need the correction of the first steps, in which
     old ones move the less for it (by up to (1 - b2)^0.5).

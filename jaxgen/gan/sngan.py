@@ -10,7 +10,8 @@ the projection discriminator and conditional generator of Miyato & Koyama (2018)
 https://arxiv.org/abs/1802.05637.
 
 Deviations from the papers:
-  - An average of the generator's weights may be sampled, as in later papers.
+  - An average of the generator's weights may be sampled, as in later papers. Its decay
+    rises with the steps, see `update_ema`.
   - Fakes are generated with the labels of the real batch; the authors draw them
     uniformly.
   - Power iteration runs in every pass of the discriminator's own update: two per step,

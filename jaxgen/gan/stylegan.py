@@ -11,6 +11,7 @@ Deviations from the paper:
   - No progressive growing: all layers train from the start (as in StyleGAN2).
   - One learning rate for all of training, the caller's.
 Deviations from the authors' code:
+  - The average's decay rises with the steps, see `update_ema`.
   - Each example of a batch has its own crossover of styles; there a batch has one.
   - The label's embedding is normalised apart from z (as in StyleGAN2-ADA).
   - Truncation, if asked for, is of all layers; there of the first 8.

@@ -15,6 +15,7 @@ Deviations from the papers:
   - `patch` and `middle` of the network are not VDVAE's: 1 and a quarter there.
   - A skipped update leaves the optimiser's count of steps behind, and still moves the
     average of the parameters (VDVAE's code: neither).
+  - The average's decay rises with the steps, see `update_ema`.
   - Images come back as means of the decoder (VDVAE: drawn from it).
 """
 
