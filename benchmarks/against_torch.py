@@ -6,10 +6,11 @@
 Both sides take the loss of the same batch size in float32 on random images, its
 gradient, and a step of Adam; rounds of steps alternate within one process, and the
 medians of both are printed with their ratio. The networks:
-  unet  DDPM's for CIFAR-10; diffusers' UNet2DModel, to which it is equal.
+  unet  DDPM's for CIFAR-10; diffusers' UNet2DModel of the same sizes.
   dit   DiT-S/2 for latents of 32x32x4; diffusers' DiTTransformer2DModel, which embeds
         time and label anew in each block, and so has more parameters.
-  glow  L = 2, K = 8, width 128, for 32x32x3; normflows' GlowBlock and MultiscaleFlow.
+  glow  L = 2, K = 8, width 128, for 32x32x3, with noise of a level and what jaxgen's
+        step measures; normflows' GlowBlock and MultiscaleFlow, without.
   iwae  784-200-200-50 and back, k = 50; written here, as one batched computation.
 PyTorch runs eagerly, or, with --compile, through torch.compile.
 
@@ -115,7 +116,8 @@ def unet(size: int, compiled: Callable) -> tuple:
   from diffusers import UNet2DModel
 
   t = np.arange(size)
-  ours = of_network(UNet(), jnp.zeros((size, 32, 32, 3)), jnp.asarray(t))
+  x = random.normal(random.key(0), (size, 32, 32, 3))
+  ours = of_network(UNet(), x, jnp.asarray(t))
   kinds = ("", "Attn", "", "")
   net = UNet2DModel(
     sample_size=32,

@@ -105,8 +105,8 @@ def update_ema(state: TrainState, decay: float | Array) -> TrainState:
   """Moves every average in `state.ema` towards the current parameters.
 
   At step t the decay is at most (1 + t) / (10 + t), as in the code of Song et al.
-  (2021) among others: an average never remembers more than the last tenth or so of a
-  run, and its start not at all.
+  (2021; from memory). While that is what holds, step s weighs about 9 s^8 / t^9: the
+  start of a short run is forgotten.
   """
   t = state.step.astype(jnp.float32)
   return move_ema(state, jnp.minimum(decay, (1.0 + t) / (10.0 + t)))
