@@ -3,8 +3,10 @@
 import functools
 import gc
 from importlib.metadata import version
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 # Compiling is most of what the tests do. Processes that they start optimise fully.
 # (xdist's workers inherit what is set here: the flags of the user are noted first.)
@@ -31,9 +33,29 @@ REPO = Path(__file__).resolve().parents[1]
 CACHE = REPO / ".pytest_cache" / "xla"
 MAX_MAPS = 55_000
 LOWERED = ()  # Caches of what programs are compiled from; nothing public clears them.
+COMPILED = {}  # Programs of this scope, by their text.
 if version("jax").startswith("0.10."):
-  from jax._src import pjit
+  from jax._src import compiler, pjit
   from jax._src.interpreters import mlir, pxla
+
+  compile_anew = compiler.compile_or_get_cached
+
+  def compile_once(
+    client: Any, module: Any, devices: Any, options: Any, callbacks: Any, *rest: Any
+  ) -> Any:
+    """A run that is resumed, or compared with another, has the programs of the first."""
+    fresh = lambda: compile_anew(client, module, devices, options, callbacks, *rest)
+    if callbacks:  # Their addresses stand in the text.
+      return fresh()
+    text = io.BytesIO()
+    module.operation.write_bytecode(text)
+    ids = tuple(device.id for device in devices.flat)
+    key = (text.getvalue(), ids, options.SerializeAsString())
+    if key not in COMPILED:
+      COMPILED[key] = fresh()
+    return COMPILED[key]
+
+  compiler.compile_or_get_cached = compile_once
 
   # A context of its own for every program is a quarter of what a small one costs.
   mlir.make_ir_context = functools.cache(mlir.make_ir_context)
@@ -112,6 +134,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return
   for cache in LOWERED:
     cache.cache_clear()
+  COMPILED.clear()
   gc.collect()
   gc.freeze()
   maps = Path("/proc/self/maps")

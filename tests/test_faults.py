@@ -178,6 +178,7 @@ def free_port():
 def start_two(workdir, *flags, steps):
   """Two processes with a device each that train one run together."""
   env = {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo", "JAX_NUM_CPU_DEVICES": "1"}
+  env["XLA_FLAGS"] = os.environ["XLA_FLAGS"]  # As the run that they are compared with.
   join = f"--distributed=127.0.0.1:{free_port()}"
   return [start(workdir, *flags, f"{join},{i},2", steps=steps, env=env) for i in (0, 1)]
 
