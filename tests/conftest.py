@@ -43,7 +43,7 @@ if version("jax").startswith("0.10."):
   def compile_once(
     client: Any, module: Any, devices: Any, options: Any, callbacks: Any, *rest: Any
   ) -> Any:
-    """A run that is resumed, or compared with another, has the programs of the first."""
+    """A run that is resumed, or compared to another, has the programs of the first."""
     fresh = lambda: compile_anew(client, module, devices, options, callbacks, *rest)
     if callbacks:  # Their addresses stand in the text.
       return fresh()
