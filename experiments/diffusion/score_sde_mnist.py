@@ -8,8 +8,7 @@ Paper: Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, Score-Based Generative
   Modeling through Stochastic Differential Equations (2021), arXiv 2011.13456.
 Dataset: mnist (TFDS), 60,000 / 10,000 images, 8 bits, uniform noise.
 Published: none on this set in the paper.
-Measure: bits_per_dim --metrics=nll,frechet,prdc,labels --features=classifier
-  --weights=../rulers/mnist_28.npz --num_samples=1000
+Measure: bits_per_dim --metrics=nll
 Ours: not measured
 Needs the extra `ode` of jaxgen (diffrax) for the likelihood.
 """
