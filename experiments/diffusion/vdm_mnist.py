@@ -8,13 +8,13 @@ Paper: Kingma, Salimans, Poole, Ho, Variational Diffusion Models (2021), arXiv
 Dataset: mnist (TFDS), 60,000 / 10,000 images, 8 bits.
 Published: none on this set in the paper.
 Measure: bits_per_dim --metrics=eval
-Ours: not measured with the present average of weights. Before, when its decay was 0.998
-  from the first step and it remembered the start of the run: bits_per_dim 1.862 [1.839,
-  1.884] over the 10,000 test images, and samples that were strokes, not digits
-  (frechet 431). On 320 test images, by a script: 1.93 with the average, 1.46 with the
-  weights of the last step. The decay rises with the steps since then.
-Hardware: one core of an AMD EPYC, the other busy. Wall clock: 39 min of training, 23
-  min of scores, most of it for 1,000 samples.
+Ours: 1.405 bits/dim [1.391, 1.418] over the 10,000 test images (diffusion 1.387,
+  reconstruction 0.014, latent 0.004), after 2,000 steps, 1.1 epochs.
+With an average of weights whose decay was 0.998 from the first step: 1.862.
+The grid of 64 was looked at: strokes and specks, not digits. Why is not measured; the
+paper's network, of which this is a small one, has no lower resolution.
+Hardware: one core of an AMD EPYC, shared for a part. Wall clock: 42 min of training, 3
+of scores. Seed 0.
 """
 
 import jax.numpy as jnp
