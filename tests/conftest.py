@@ -26,6 +26,7 @@ PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ["XLA_FLAGS"] = f"{FLAGS_FOR_PROCESSES} {QUICK} {PATIENT}".strip()
 
 import jax
+import numpy as np
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -37,6 +38,7 @@ COMPILED = {}  # Programs of this scope, by their text.
 if version("jax").startswith("0.10."):
   from jax._src import compiler, pjit
   from jax._src.interpreters import mlir, pxla
+  from jax._src.random.threefry2x32 import threefry2x32_p
 
   compile_anew = compiler.compile_or_get_cached
 
@@ -52,10 +54,29 @@ if version("jax").startswith("0.10."):
     ids = tuple(device.id for device in devices.flat)
     key = (text.getvalue(), ids, options.SerializeAsString())
     if key not in COMPILED:
+      if QUICK:  # A tenth less; in XLA_FLAGS it does nothing.
+        preset = ("xla_cpu_opt_preset", "CPU_OPT_PRESET_FAST_COMPILE")
+        options.env_option_overrides = [*options.env_option_overrides, preset]
       COMPILED[key] = fresh()
     return COMPILED[key]
 
   compiler.compile_or_get_cached = compile_once
+
+  def short_hash(key1: Any, key2: Any, x1: Any, x2: Any) -> Any:
+    """Random numbers by a few steps of a hash instead of Threefry's 20 rounds.
+
+    These are half of what initialises a small network, and a fifth of the whole suite.
+    Processes that tests start draw by Threefry, and so does FULL.
+    """
+    shifted = lambda x, by: jax.lax.shift_right_logical(x, jax.numpy.full_like(x, by))
+    h = (x2 ^ key2) * np.uint32(0x9E3779B9) + (x1 ^ key1 ^ 0x3C6EF372)
+    h = (h ^ shifted(h, 16)) * np.uint32(0x7FEB352D) + key2
+    h = (h ^ shifted(h, 15)) * np.uint32(0x846CA68B)
+    return h ^ shifted(h, 16), h * np.uint32(0x85EBCA6B) + x2
+
+  if QUICK:
+    rule = mlir.lower_fun(short_hash, multiple_results=True)
+    mlir.register_lowering(threefry2x32_p, rule, platform="cpu")
 
   # A context of its own for every program is a quarter of what a small one costs.
   mlir.make_ir_context = functools.cache(mlir.make_ir_context)

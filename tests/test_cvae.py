@@ -94,10 +94,10 @@ def test_nll_is_minus_log_p_of_the_rest_and_sums_to_one(trained):
     # The estimate of p, not of its logarithm, is unbiased: the mean of many is better.
     draws = [
       np.exp(-nll(one, {"image": jnp.asarray(every)}, key)["nll"])
-      for key in jax.random.split(KEY, 20)
+      for key in jax.random.split(KEY, 100)
     ]
     p = np.mean(draws, axis=0).reshape(2, 2, 2, 2)
-    np.testing.assert_allclose(p.sum((1, 3)), np.ones((2, 2)), atol=0.02)
+    np.testing.assert_allclose(p.sum((1, 3)), np.ones((2, 2)), atol=0.04)
   found = nll(state, batch, KEY)["nll"].mean()
   rough = cvae(net, tx=optax.adam(0.01), condition=HALF, nll_draws=1).tools["nll"]
   assert jax.jit(rough)(state, batch, KEY)["nll"].mean() > found + 0.01

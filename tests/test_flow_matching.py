@@ -122,7 +122,7 @@ def test_density_of_the_exact_flow_is_the_gaussian(estimated, x64):
 
 
 def test_density_of_two_values_integrates_to_one(x64):
-  weights = random.normal(random.key(2), (2, 3, 2))
+  weights = np.random.default_rng(2).standard_normal((2, 3, 2))
 
   def field(weights, x_t, t):
     inside, outside = weights

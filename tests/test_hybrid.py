@@ -137,6 +137,7 @@ def test_evaluation_is_a_bound_on_the_likelihood_of_the_mixture():
 
 def test_the_cache_changes_no_sample():
   method, _, batch, state = made(3, 4, 2)
+  batch = {name: jnp.concatenate([x] * 8) for name, x in batch.items()}
   draw = lambda fn: jax.jit(fn)(state, batch, random.key(2))["samples"]
   cached = draw(method.sample)
   np.testing.assert_array_equal(cached, draw(method.tools["sample_uncached"]))

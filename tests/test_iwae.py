@@ -312,9 +312,10 @@ def test_method(nets):
 
   @jax.jit
   def outputs(state):
+    one_draw = lambda key: rough.tools["nll"](state, batch, key)
     return {
       "sample": method.sample(state, batch, KEY),
-      "rough": rough.tools["nll"](state, batch, KEY),
+      "rough": jax.vmap(one_draw)(jax.random.split(KEY, 100)),
       **{name: tool(state, batch, KEY) for name, tool in method.tools.items()},
     }
 

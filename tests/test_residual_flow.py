@@ -69,7 +69,7 @@ def test_residual_is_a_contraction(g):
     rows = jnp.concatenate([x, 0.1 * x, 5 * x])
     jacobian = jax.jit(jax.vmap(jax.jacobian(one)))(rows)
   norms = np.linalg.norm(jacobian, 2, axis=(1, 2))
-  assert 0.2 < norms.max() < 1
+  assert 0.1 < norms.max() < 1
 
 
 def test_estimate_and_its_gradient_are_unbiased():
@@ -209,7 +209,7 @@ def test_training_keeps_the_bound_and_lowers_the_bits():
   estimates = [float(step(state, batch, key)[1]["loss"]) for key in keys]
   exact = [float(evaluate(state, batch, k)["bits_per_dim"].mean()) for k in keys]
   error = np.std(estimates) / np.sqrt(len(keys))
-  assert error < 0.05
+  assert error < 0.1
   np.testing.assert_allclose(np.mean(exact), np.mean(estimates), atol=4 * error)
   variables = {"params": state.params["net"], **state.stats["net"]}
   for block in ("layers_1", "layers_3"):

@@ -101,7 +101,7 @@ def test_samples_by_noise_and_by_the_ode_are_the_data(name):
   for draw in (method.sample, method.tools["ode"]):
     x = jax.jit(draw)(state, batch, random.key(0))["samples"]
     np.testing.assert_allclose(x.mean(), MEAN, atol=0.02)
-    np.testing.assert_allclose(x.std(), STD, rtol=0.04)
+    np.testing.assert_allclose(x.std(), STD, rtol=0.06)
 
 
 @every_process
@@ -124,7 +124,7 @@ def test_likelihood_is_that_of_the_flow(name):
     np.testing.assert_allclose(found["bits_per_dim"], expected, rtol=1e-6)
     # ... which is that of the data, but for what the prior does not know of them.
     data = 3 - stats.norm.logpdf(x, alpha * MEAN, spread).mean((1, 2, 3)) / np.log(2)
-    np.testing.assert_allclose(expected, data, atol=0.02)
+    np.testing.assert_allclose(expected, data, atol=0.04)
 
 
 def test_networks_of_cifar_have_the_parameters_of_ddpm():

@@ -90,8 +90,8 @@ def test_small_images_are_read_from_files_and_enlarged(tmp_path):
 def test_the_loss_is_that_of_the_small_image():
   """Of flat images, which are their own: the noise is shrunk by a known factor."""
   method = sr3(Exact(), tx=optax.sgd(0.0), betas=BETAS, factor=4, ema_decay=0.5)
-  flat = jnp.linspace(-1.0, 1.0, 400)[:, None, None, None]
-  batch = {"image": jnp.broadcast_to(flat, (400, 8, 8, 1))}
+  flat = jnp.linspace(-1.0, 1.0, 4_000)[:, None, None, None]
+  batch = {"image": jnp.broadcast_to(flat, (4_000, 8, 8, 1))}
   state = jax.jit(method.init)(KEY, batch)
   loss = jax.jit(method.eval_step)(state, batch, KEY)["loss"].mean()
   process, t = discrete(BETAS), jnp.arange(1.0, 101.0)

@@ -29,11 +29,14 @@ NET = FullyConnected(SHAPE, hidden_dims=(8,), latent_dim=2)
 
 @pytest.fixture(scope="module")
 def small():
-  """On 2x2 images, half black, half white: method, first state, batch, step."""
+  """On 2x2 images, half black, half white: method, random state, batch, step."""
   method = vae(NET, tx=optax.adam(0.03))
   image = jnp.repeat(jnp.array([-1.0, 1.0]), 16).reshape(32, 1, 1, 1)
   batch = {"image": jnp.broadcast_to(image, (32, *SHAPE))}
   state = jax.jit(method.init)(jax.random.key(0), batch)
+  rng = np.random.default_rng(0)
+  draw = lambda p: 0.4 * rng.standard_normal(p.shape).astype(np.float32)
+  state = state.replace(params=jax.tree.map(draw, state.params))
   return method, state, batch, jax.jit(method.train_step)
 
 

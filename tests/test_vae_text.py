@@ -70,7 +70,7 @@ def test_the_elbo_is_below_the_likelihood_by_the_divergence_of_the_posterior():
   found = np.stack([d["elbo"] for d in draws])
   error = found.std(axis=0) / np.sqrt(len(draws))
   assert (np.abs(found.mean(axis=0) - elbo) < 4 * error + 1e-4).all()
-  np.testing.assert_allclose(elbo + gap, log_p, rtol=1e-4)
+  np.testing.assert_allclose(elbo + gap, log_p, rtol=1e-3)
   assert (gap > 0).all()
   one = draws[0]
   np.testing.assert_allclose(one["elbo"], one["reconstruction"] - one["kl"], rtol=1e-5)

@@ -96,13 +96,13 @@ def mirrored(x, key):
 def make_edm():
   return edm(
     Denoiser(),
-    tx=optax.adam(2e-2, eps=1e-4),
+    tx=optax.adam(1e-1, eps=1e-4),
     conditional=True,
     augment=mirrored,
     label_dropout=0.1,
     guidance=1.5,
     sigma_data=1.0,  # Not the images' 0.58, which would leave nothing to be learnt.
-    log_sigma=(-0.5, 0.5),
+    log_sigma=(0.0, 0.1),
     ema_half_life=10.0,
     levels=karras_levels(4),
   )

@@ -72,8 +72,8 @@ class SpectralDisc(nn.Module):
 def make_dcgan():
   gen = dcgan.Generator(channels=1, width=4, num_doublings=1)
   disc = dcgan.Discriminator(width=4, num_halvings=1)
-  tx = optax.adam(2e-3, b1=0.5)
-  return dcgan.dcgan(gen, disc, gen_tx=tx, disc_tx=tx, latent_dim=4)
+  adam = lambda rate: optax.adam(rate, b1=0.5)
+  return dcgan.dcgan(gen, disc, gen_tx=adam(2e-3), disc_tx=adam(5e-3), latent_dim=4)
 
 
 def make_two_player():
