@@ -94,7 +94,7 @@ def test_nll_is_minus_log_p_of_the_rest_and_sums_to_one(trained):
     # The estimate of p, not of its logarithm, is unbiased: the mean of many is better.
     draws = [
       np.exp(-nll(one, {"image": jnp.asarray(every)}, key)["nll"])
-      for key in jax.random.split(KEY, 100)
+      for key in jax.random.split(KEY, 40)
     ]
     p = np.mean(draws, axis=0).reshape(2, 2, 2, 2)
     np.testing.assert_allclose(p.sum((1, 3)), np.ones((2, 2)), atol=0.04)
