@@ -90,7 +90,7 @@ def test_nll_is_minus_log_p_of_the_rest_and_sums_to_one(trained):
   net, method, start, state, batch, _ = trained
   every = np.array(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, *SHAPE)
   nll = jax.jit(method.tools["nll"])
-  # Small weights, with a q near to the posterior, and learnt ones, with rare large draws.
+  # Small weights, with a q near to the posterior; learnt ones, with rare large draws.
   small = start.replace(params=jax.tree.map(lambda w: 0.5 * w, start.params))
   for one, atol in ((small, 0.01), (state, 0.2)):
     # The estimate of p, not of its logarithm, is unbiased: the mean of many is better.

@@ -176,7 +176,7 @@ def free_port():
 def start_two(workdir, *flags, steps):
   """Two processes with a device each that train one run together."""
   env = {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo", "JAX_NUM_CPU_DEVICES": "1"}
-  env["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
+  env["XLA_FLAGS"] = os.environ["XLA_FLAGS"]  # As the run that they are compared with.
   join = f"--distributed=127.0.0.1:{free_port()}"
   return [start(workdir, *flags, f"{join},{i},2", steps=steps, env=env) for i in (0, 1)]
 
@@ -202,6 +202,8 @@ def test_two_processes_stop_resume_and_train_as_one_with_two_devices(tmp_path):
   env = {"JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": os.environ["XLA_FLAGS"]}
   code, output = finish(start(tmp_path / "one", steps=stops[-1], env=env))
   assert code == 0, output
+  started = json.loads((tmp_path / "one" / "run.json").read_text())
+  assert started["starts"][0]["devices"].startswith("2 x")
   for x, y in zip(final_state(two), final_state(tmp_path / "one"), strict=True):
     np.testing.assert_allclose(x, y, atol=2e-5)
   logs = [[json.loads(x) for x in lines(tmp_path / n)] for n in ("two", "one")]

@@ -98,10 +98,11 @@ def test_samples_by_noise_and_by_the_ode_are_the_data(name):
   assert len(times) == 301
   method, state = known(name, sampler=sampler, times=times)
   batch = {"image": jnp.zeros((512, 8, 8, 1))}
-  for draw in (method.sample, method.tools["ode"]):
+  # Of VP, 300 steps with noise are 4 % short of the deviation, and 600 are 1.5 %.
+  for draw, rtol in ((method.sample, 0.06), (method.tools["ode"], 0.02)):
     x = jax.jit(draw)(state, batch, random.key(0))["samples"]
     np.testing.assert_allclose(x.mean(), MEAN, atol=0.02)
-    np.testing.assert_allclose(x.std(), STD, rtol=0.06)
+    np.testing.assert_allclose(x.std(), STD, rtol=rtol)
 
 
 @every_process
