@@ -1,5 +1,11 @@
 """Residual flows: the bound, the inverse, and the estimate of the determinant."""
 
+from pathlib import Path
+
+from flax import traverse_util
+from golden.make_residual_flow import NETWORK, SHAPE, images
+from golden.make_residual_flow import state as authors_state
+from golden.random_state import random_state
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +16,18 @@ from jaxgen.flow.likelihood import normal
 from jaxgen.flow.residual_flow import (
   Block,
   Roulette,
+  conv_network,
   estimate_log_det,
   exact_log_det,
   network,
   residual_flow,
 )
-from jaxgen.nn.lipschitz import LipschitzDense, LipschitzMlp, lip_swish
+from jaxgen.nn.lipschitz import (
+  LipschitzConv,
+  LipschitzDense,
+  LipschitzMlp,
+  lip_swish,
+)
 
 KEY = jax.random.key(0)
 SIZE = 3
@@ -60,6 +72,30 @@ def test_dense_layer_has_the_norm_that_it_says(g):
       small = {**sub, "params": jax.tree.map(lambda v: 0.01 * v, sub["params"])}
       kernel = layer.apply(small, inputs, False) - small["params"]["bias"][None]
     np.testing.assert_allclose(kernel, small["params"]["kernel"], atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_convolution_has_the_norm_that_it_says(size):
+  """That of the whole map of images, a matrix of 48 x 32, with its border of zeros."""
+  layer = LipschitzConv(2, size, BOUND)
+  with jax.enable_x64(True):
+    image = jnp.zeros((1, 4, 4, 3))
+    variables = jax.jit(layer.init, static_argnums=2)(KEY, image, False)
+    wide = lambda v: jnp.asarray(5 * v, jnp.float64)
+    params = jax.tree.map(wide, variables["params"])
+    for _ in range(40):
+      moved = layer.apply({**variables, "params": params}, image, True, mutable=True)[1]
+      variables = {**variables, "power_iteration": moved["power_iteration"]}
+    matrix = lambda kernel, bound: jax.jacobian(
+      lambda x: LipschitzConv(2, size, bound).apply(
+        {**variables, "params": {**params, "kernel": kernel}}, x, False
+      )
+    )(image).reshape(32, 48)
+    norm = lambda *given: np.linalg.norm(matrix(*given), 2)
+    assert norm(params["kernel"], 1e6) > 2
+    np.testing.assert_allclose(norm(params["kernel"], BOUND), BOUND, rtol=1e-6)
+    small = 0.01 * params["kernel"]
+    np.testing.assert_allclose(norm(small, BOUND), norm(small, 1e6), rtol=1e-12)
 
 
 def test_residual_is_a_contraction(g):
@@ -186,8 +222,124 @@ def test_density_of_two_values_integrates_to_one(two_blocks):
 
 
 def test_bounds_of_one_and_more_are_refused():
-  with pytest.raises(ValueError, match=r"bound=1\.0"):
-    network((1, 2, 1), bound=1.0)
+  for make in (network, conv_network):
+    with pytest.raises(ValueError, match=r"bound=1\.0"):
+      make((4, 4, 1), bound=1.0)
+  with pytest.raises(ValueError, match="divisible by 4"):
+    conv_network((6, 6, 1))
+
+
+def of_authors(theirs):
+  """Our parameters of NETWORK on SHAPE, from those of the authors' by name."""
+  found, pixels = {}, np.arange(64).reshape(4, 4, 4).transpose(1, 2, 0).reshape(-1)
+  for name, value in theirs.items():
+    _, level, _, i, *rest = name.split(".")
+    i = int(i) + 4 * int(level)  # Four layers come before the second level.
+    at = (f"layers_{i}",) if i < 8 else ("layers_8", f"layers_{i - 8}")
+    dense = i >= 8
+    place = lambda v, dense=dense: v[pixels] if dense else v
+    if "nnet" not in rest:
+      if rest[-1] == "weight":
+        bias = theirs[name.removesuffix("weight") + "bias"]
+        found[(*at, "log_scale")] = place(value)
+        found[(*at, "shift")] = place(bias * jnp.exp(value))  # (x + bias) e^weight
+      continue
+    k = (int(rest[-2]) + (i == 1)) // 2  # The first block does not start with swish.
+    if rest[-1] == "beta":
+      found[(*at, "residual", f"beta_{k}")] = value.reshape(())
+      continue
+    layer = (*at, "residual", f"Lipschitz{'Dense' if dense else 'Conv'}_{k}")
+    if rest[-1] == "bias":
+      found[(*layer, "bias")] = place(value) if k == 2 else value
+    elif not dense:
+      found[(*layer, "kernel")] = value.transpose(2, 3, 1, 0)
+    else:
+      kernel = place(value) if k == 2 else value
+      found[(*layer, "kernel")] = (kernel[:, pixels] if k == 0 else kernel).T
+  return traverse_util.unflatten_dict(found), pixels
+
+
+@pytest.fixture(scope="module")
+def authors():
+  """A network with the authors' variables, converged; what theirs made of them."""
+  golden = np.load(Path(__file__).parent / "golden" / "residual_flow.npz")
+  names = [name for name in golden.files if name.startswith("grad/")]
+  shapes = {name.removeprefix("grad/"): golden[name].shape for name in names}
+  theirs = authors_state(random_state(shapes))
+  net = conv_network(SHAPE, **NETWORK, evaluation=None)
+  with jax.enable_x64(True):
+    x = jnp.asarray(images())
+    stats = {**jax.jit(net.init)(KEY, x)}
+    stats = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), stats)
+    del stats["params"]
+    params, pixels = of_authors(theirs)
+
+    @jax.jit
+    def move(stats, params):
+      def once(stats, _):
+        rngs = {"draws": KEY}
+        given = {**stats, "params": params}
+        _, moved = net.apply(given, x, True, mutable=["power_iteration"], rngs=rngs)
+        return {**stats, **moved}, None
+
+      return jax.lax.scan(once, stats, length=200)[0]
+
+    return net, theirs, move(stats, params), x, pixels, golden
+
+
+def test_convolutions_are_those_of_the_authors_code(authors):
+  """z, the log-determinant, and gradients by their parameters, in float64."""
+  net, theirs, stats, x, pixels, golden = authors
+
+  @jax.jit
+  def run(theirs, stats, x):
+    def loss(theirs):
+      params, _ = of_authors(theirs)
+      z, log_det = net.apply({**stats, "params": params}, x)
+      return (z[0] ** 2).sum() / 2 - log_det[0], (z, log_det)
+
+    return jax.value_and_grad(loss, has_aux=True)(theirs)
+
+  with jax.enable_x64(True):
+    (_, (z, log_det)), grads = run(theirs, stats, x)
+  np.testing.assert_allclose(z, golden["z"][:, pixels], atol=1e-8)
+  np.testing.assert_allclose(log_det[0], golden["log_det"], rtol=1e-8)
+  for name, grad in grads.items():
+    np.testing.assert_allclose(grad, golden[f"grad/{name}"], atol=1e-7, err_msg=name)
+
+
+def test_convolutions_are_undone_and_their_estimates_are_right(authors):
+  """z back to x; log_det exact, and the mean of what evaluations estimate."""
+  net, theirs, stats, x, _, _ = authors
+  estimating = conv_network(SHAPE, **NETWORK, evaluation=Roulette(4))
+
+  @jax.jit
+  def run(stats, theirs, x, keys):
+    variables = {**stats, "params": of_authors(theirs)[0]}
+    z, log_det = net.apply(variables, x)
+    one = lambda row: net.apply(variables, row[None])[0][0]
+    estimate = lambda key: estimating.apply(variables, x, rngs={"draws": key})[1]
+    back = net.apply(variables, z, method="inverse")
+    jacobian = jax.vmap(jax.jacobian(one))(x).reshape(len(x), 64, 64)
+    return log_det, jacobian, back, jax.lax.map(estimate, keys)
+
+  with jax.enable_x64(True):
+    keys = jax.random.split(KEY, 300)
+    log_det, jacobian, back, draws = jax.device_get(run(stats, theirs, x, keys))
+  np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-8)
+  np.testing.assert_allclose(back[0], x, atol=1e-6)
+  np.testing.assert_allclose(back[1], -log_det, atol=1e-6)
+  error = draws.std(0) / np.sqrt(len(draws))
+  assert (error < 0.5).all()
+  np.testing.assert_array_less(np.abs(draws.mean(0) - log_det), 4 * error)
+
+
+def test_paper_network_has_the_authors_number_of_parameters():
+  """Theirs says 16,608,693; 104 are of the distribution of N, and are not trained."""
+  shapes = jax.eval_shape(
+    conv_network((28, 28, 1)).init, KEY, jnp.zeros((1, 28, 28, 1))
+  )
+  assert sum(v.size for v in jax.tree.leaves(shapes["params"])) == 16_608_693 - 104
 
 
 def test_training_keeps_the_bound_and_lowers_the_bits():

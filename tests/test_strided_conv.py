@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from jaxgen.nn.strided_conv import (
+  Conv1x1,
   ConvTranspose,
   conv_of_flax,
   conv_transpose,
+  pixel_conv,
   same_pads,
   strided_conv,
 )
@@ -82,6 +84,47 @@ def test_values_and_derivatives_are_those_of_lax(
     )
     assert found[0].dtype == expected[0].dtype == jnp.float64
     chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+  ("size", "strides", "padding", "is_product"),
+  [
+    ((1, 1), (1, 1), "SAME", True),
+    ((1, 1), (1, 1), ((0, 0), (0, 0)), True),
+    ((1, 1), (1, 1), ((1, 0), (0, 2)), False),
+    ((1, 1), (2, 1), "SAME", False),
+    ((1, 3), (1, 1), "SAME", False),
+  ],
+)
+def test_a_convolution_of_pixels_is_a_product(size, strides, padding, is_product):
+  theirs = lambda x, k: jax.lax.conv_general_dilated(
+    x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  ours = lambda x, k: pixel_conv(x, k, strides, padding)
+  with jax.enable_x64(True):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (2, 4, 5, 3), jnp.float64)
+    kernel = jax.random.normal(keys[1], (*size, 3, 2), jnp.float64)
+    slopes = lambda fn: jax.value_and_grad(
+      lambda x, k: jnp.sum(jnp.sin(fn(x, k))), argnums=(0, 1)
+    )
+    found, expected = (jax.jit(slopes(fn))(x, kernel) for fn in (ours, theirs))
+    program = str(jax.make_jaxpr(slopes(ours))(x, kernel))
+  chex.assert_trees_all_close(found, expected, rtol=1e-12)
+  assert ("conv_general_dilated" not in program) == is_product
+
+
+def test_convolutions_of_groups_are_left_to_flax():
+  x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
+  layers = [
+    make(6, feature_group_count=2, use_bias=False)
+    for make in (
+      Conv1x1,
+      lambda *a, **kwargs: nn.Conv(*a, kernel_size=(1, 1), **kwargs),
+    )
+  ]
+  variables = layers[0].init(jax.random.key(2), x)
+  chex.assert_trees_all_close(*(layer.apply(variables, x) for layer in layers))
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

@@ -14,8 +14,12 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
+from jaxgen.nn.strided_conv import pixel_conv
+
 _conv = functools.partial(
-  nn.Conv, kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+  nn.Conv,
+  kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+  conv_general_dilated=pixel_conv,
 )
 
 

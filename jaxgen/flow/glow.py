@@ -32,6 +32,7 @@ from jaxgen.method import Array, Batch, Method, TrainState
 from jaxgen.nn.bijection import ActNorm, Invertible1x1
 from jaxgen.nn.coupling import SplitCoupling
 from jaxgen.nn.multi_scale import MultiScale, Squeeze
+from jaxgen.nn.strided_conv import Conv1x1, pixel_conv
 
 NUM_STRENGTHS = 7  # of "attribute"
 
@@ -48,9 +49,14 @@ class ZeroConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """f32 [B, H, W, C] -> f32 [B, H, W, num_channels]."""
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
     zeros = nn.initializers.zeros
-    h = nn.Conv(self.num_channels, (3, 3), padding="VALID", kernel_init=zeros)(x)
+    conv = nn.Conv(self.num_channels, (3, 3), kernel_init=zeros)
+    h = conv(x)
+    # The border's part is the same for all images; an image with it would be a copy.
+    kernel = conv.variables["params"]["kernel"].sum(axis=2, keepdims=True)
+    inside = jnp.ones((1, *x.shape[1:3], 1), kernel.dtype)
+    border = 1 - jnp.pad(inside, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    h += pixel_conv(border, kernel, (1, 1), "VALID")
     scale = self.param("scale", zeros, (self.num_channels,))
     return h * jnp.exp(3 * scale)[None, None, None]
 
@@ -72,7 +78,7 @@ class Conditioner(nn.Module):
   def __call__(self, x: Array, train: bool) -> tuple[Array, Array | None]:
     init = nn.initializers.normal(0.05)
     h = nn.relu(nn.Conv(self.width, (3, 3), kernel_init=init)(x))
-    h = nn.relu(nn.Conv(self.width, (1, 1), kernel_init=init)(h))
+    h = nn.relu(Conv1x1(self.width, kernel_init=init)(h))
     raw = ZeroConv(self.num_channels * (2 if self.is_affine else 1))(h)
     if not self.is_affine:
       return raw, None

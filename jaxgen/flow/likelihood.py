@@ -119,7 +119,7 @@ def space(
     variables: PyTree, image: Array, key: Array, noise: PyTree = None
   ) -> tuple[Array, Array]:
     x, log_slope = observe(image, key, noise)
-    z, log_det = net.apply(variables, x)
+    z, log_det = net.apply(variables, x, rngs={"draws": random.fold_in(key, 1)})
     log_density = base.log_prob(z).sum(-1) + log_det + log_slope
     return z, -dequantize.nats(log_density, z.shape[-1], num_levels)
 
@@ -145,8 +145,8 @@ def density(
   """A flow trained by maximum likelihood of dequantised images.
 
   Args:
-    net: A bijection as in this module's docstring. What it draws in training it draws
-      from the stream "draws".
+    net: A bijection as in this module's docstring. What it draws, for an estimate of
+      log_det, it draws from the stream "draws".
     tx: Its optimiser.
     base: Distribution of every entry of z.
     logit_alpha: None: the network sees y - 0.5 with y in [0, 1]; else the logit of
@@ -196,12 +196,13 @@ def density(
   def encoded(state: TrainState, image: Array, key: Array) -> tuple[Array, Array]:
     return known.encode(variables(state), image, key, state.params.get("noise"))
 
-  def first_statistics(state: TrainState, x: Array) -> PyTree:
+  def first_statistics(state: TrainState, x: Array, rngs: PyTree) -> PyTree:
     """FIRST_BATCH as it is, or in the first step, of x."""
     stats = state.stats["net"]
     if FIRST_BATCH not in stats:
       return stats
-    measure = lambda: net.apply(variables(state), x, mutable=[FIRST_BATCH])[1]
+    given = dict(mutable=[FIRST_BATCH], rngs=rngs)
+    measure = lambda: net.apply(variables(state), x, **given)[1]
     found = jax.lax.cond(
       state.step == 0, measure, lambda: {FIRST_BATCH: stats[FIRST_BATCH]}
     )
@@ -212,11 +213,10 @@ def density(
   ) -> tuple[TrainState, Metrics]:
     image = batch["image"]
     same_key = random.clone(key)  # The statistics are of what the first step trains on.
-    stats = first_statistics(
-      state, known.observe(image, same_key, state.params.get("noise"))[0]
-    )
-    moving = [name for name in stats if name != FIRST_BATCH]
     rngs = {"draws": random.fold_in(key, 1)}
+    x, _ = known.observe(image, same_key, state.params.get("noise"))
+    stats = first_statistics(state, x, rngs)
+    moving = [name for name in stats if name != FIRST_BATCH]
 
     def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
       x, log_slope = known.observe(image, key, params.get("noise"))

@@ -29,6 +29,7 @@ from jaxgen.method import Array, Method
 from jaxgen.nn.bijection import FlowBatchNorm
 from jaxgen.nn.coupling import MaskedCoupling, SplitCoupling, checkerboard
 from jaxgen.nn.multi_scale import MultiScale, Squeeze
+from jaxgen.nn.strided_conv import Conv1x1
 
 
 class ResidualConditioner(nn.Module):
@@ -52,7 +53,7 @@ class ResidualConditioner(nn.Module):
     for _ in range(self.num_blocks):
       h = h + conv(norm(conv(norm(h))))
     zeros = nn.initializers.zeros
-    raw = nn.Conv(2 * self.num_channels, (1, 1), kernel_init=zeros)(norm(h))
+    raw = Conv1x1(2 * self.num_channels, kernel_init=zeros)(norm(h))
     shift, log_scale = jnp.split(raw, 2, axis=-1)
     most = self.param("most", nn.initializers.ones, (self.num_channels,))
     return shift, jnp.tanh(log_scale) * most[None, None, None]  # Section 4.1

@@ -55,6 +55,22 @@ def inverse_affine(
   return (z - shift) * jnp.exp(-log_scale), -_sum(log_scale)
 
 
+class Chain(nn.Module):
+  """Layers one after another.
+
+  Attributes:
+    layers: The output of each is the input of the next.
+  """
+
+  layers: Sequence[nn.Module]
+
+  def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+    return forward(self.layers, x, train)
+
+  def inverse(self, z: Array) -> tuple[Array, Array]:
+    return backward(self.layers, z)
+
+
 class Flattened(nn.Module):
   """Layers on images as vectors, row by row, channels last.
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.nn.made import MaskedDense
+from jaxgen.nn.strided_conv import pixel_conv
 
 
 class At(NamedTuple):
@@ -74,13 +75,8 @@ class CausalConv(nn.Module):
 
   def __call__(self, x: Array) -> Array:
     """f32 [B, H, W, inputs] -> [B, H / stride, W / stride, features]."""
-    y = lax.conv_general_dilated(
-      x,
-      self._kernel(),
-      (self.stride, self.stride),
-      ((self.kernel[0] - 1, 0), self._sides()),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    pads = (self.kernel[0] - 1, 0), self._sides()
+    y = pixel_conv(x, self._kernel(), (self.stride, self.stride), pads)
     return y + self.bias[None, None, None]
 
   def window(self, x: Array) -> Array:

@@ -7,8 +7,10 @@ multipliers as in Karras, Laine & Aila (2018), arXiv 1812.04948, Appendix C.
 from typing import Any
 
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 import jax.numpy as jnp
+
+from jaxgen.nn.strided_conv import pixel_conv
 
 
 def _scaled(
@@ -85,13 +87,7 @@ class EqualConv(nn.Module):
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = _scaled(self, shape, self.gain, 1.0)
     dtype = self.dtype or jnp.result_type(x, kernel)
-    y = lax.conv_general_dilated(
-      x.astype(dtype),
-      kernel.astype(dtype),
-      (1, 1),
-      self.padding,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    y = pixel_conv(x.astype(dtype), kernel.astype(dtype), (1, 1), self.padding)
     if not self.use_bias:
       return y
     bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from jaxgen.nn.progressive import downsample, upsample
 from jaxgen.nn.spectral import spectral_norm
+from jaxgen.nn.strided_conv import pixel_conv
 
 
 def glorot(gain: float) -> Callable:
@@ -97,6 +98,7 @@ class GeneratorBlock(nn.Module):
     def conv(size: int, gain: float, name: str) -> nn.Conv:
       size = (size, size)
       kwargs = dict(kernel_init=glorot(gain), dtype=self.dtype, name=name)
+      kwargs["conv_general_dilated"] = pixel_conv
       return nn.Conv(self.channels, size, **kwargs)
 
     norm = lambda name: BatchNorm(self.num_classes, self.dtype, name=name)
@@ -170,6 +172,7 @@ class DiscriminatorBlock(nn.Module):
     def conv(size: int, gain: float, name: str) -> Callable:
       size = (size, size)
       kwargs = dict(kernel_init=glorot(gain), dtype=self.dtype, name=name)
+      kwargs["conv_general_dilated"] = pixel_conv
       layer = nn.Conv(self.channels, size, **kwargs)
       return spectral_norm(layer, train=train) if self.spectral else layer
 

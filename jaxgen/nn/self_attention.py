@@ -8,6 +8,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from jaxgen.nn.spectral import spectral_norm
+from jaxgen.nn.strided_conv import Conv1x1
 
 
 class SelfAttention(nn.Module):
@@ -43,7 +44,7 @@ class SelfAttention(nn.Module):
       )
 
     def conv(features: int, name: str, x: Array) -> Array:
-      layer = nn.Conv(features, (1, 1), use_bias=False, dtype=self.dtype, name=name)
+      layer = Conv1x1(features, use_bias=False, dtype=self.dtype, name=name)
       return spectral_norm(layer, train=train)(x)
 
     pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))

@@ -10,7 +10,7 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 
-from jaxgen.nn.strided_conv import ConvTranspose
+from jaxgen.nn.strided_conv import Conv1x1, ConvTranspose
 
 
 class ResidualStack(nn.Module):
@@ -33,7 +33,7 @@ class ResidualStack(nn.Module):
     """[B, H, W, width] -> the same shape."""
     for _ in range(self.num_blocks):
       h = nn.Conv(self.residual_width, (3, 3), dtype=self.dtype)(nn.relu(x))
-      x = x + nn.Conv(self.width, (1, 1), dtype=self.dtype)(nn.relu(h))
+      x = x + Conv1x1(self.width, dtype=self.dtype)(nn.relu(h))
     return nn.relu(x)
 
 

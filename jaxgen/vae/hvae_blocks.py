@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxgen.losses import gaussian
 from jaxgen.method import Array
+from jaxgen.nn.strided_conv import Conv1x1, pixel_conv
 
 Gaussian = tuple[Array, Array]  # mean, log variance
 
@@ -64,7 +65,9 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     inner = (3, 3) if self.is_wide else (1, 1)
-    conv = lambda num, kernel, scale: nn.Conv(num, kernel, kernel_init=uniform(scale))
+    conv = lambda num, kernel, scale: nn.Conv(
+      num, kernel, kernel_init=uniform(scale), conv_general_dilated=pixel_conv
+    )
     for size in ((1, 1), inner, inner):
       x = conv(self.width, size, 1.0)(nn.gelu(x, approximate=False))
     x = nn.gelu(x, approximate=False)
@@ -100,7 +103,7 @@ class DownBlock(nn.Module):
     block = lambda num, scale=1.0: Block(self.middle, num, self.is_wide, scale)
     self.posterior_net = block(2 * self.latent_dim)
     self.prior_net = block(2 * self.latent_dim + self.width, 0.0)
-    self.project = nn.Conv(self.width, (1, 1), kernel_init=uniform(self.last_scale))
+    self.project = Conv1x1(self.width, kernel_init=uniform(self.last_scale))
     self.residual = block(self.width, self.last_scale)
 
   def posterior(self, h: Array, seen: Array) -> Gaussian:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxgen.losses import gaussian
 from jaxgen.method import Array, per_example
 from jaxgen.nn.progressive import upsample
+from jaxgen.nn.strided_conv import Conv1x1
 from jaxgen.vae.hvae_blocks import Block, DownBlock, Gaussian, Latent, uniform
 
 
@@ -84,9 +85,7 @@ class Ladder(nn.Module):
     ]
     self.gain = self.param("gain", nn.initializers.ones, (self.width,))
     self.shift = self.param("shift", nn.initializers.zeros, (self.width,))
-    self.leave = nn.Conv(
-      self.num_outputs * self.patch**2, (1, 1), kernel_init=uniform(1.0)
-    )
+    self.leave = Conv1x1(self.num_outputs * self.patch**2, kernel_init=uniform(1.0))
 
   def encode(self, x: Array) -> list[Array]:
     """x f32 [B, H, W, C] -> what each level of the decoder sees, [B, R, R, W]."""

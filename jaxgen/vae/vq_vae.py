@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.method import Array, Method
+from jaxgen.nn.strided_conv import Conv1x1
 from jaxgen.nn.strided_residual import Decoder, Encoder
 from jaxgen.nn.vector_quantizer import Quantized, VectorQuantizer
 from jaxgen.vae import quantized
@@ -62,9 +63,7 @@ class Network(nn.Module):
     width = self.strided[-1]
     shape = (self.strided, width, self.residual_width, self.num_blocks, self.dtype)
     self.encoder = Encoder(*shape)
-    self.to_codes = nn.Conv(
-      self.num_maps * self.quantizer.dim, (1, 1), dtype=self.dtype
-    )
+    self.to_codes = Conv1x1(self.num_maps * self.quantizer.dim, dtype=self.dtype)
     self.decoder = Decoder(self.channels * self.num_outputs, *shape)
 
   def _quantize(self, x: Array, train: bool) -> Quantized:

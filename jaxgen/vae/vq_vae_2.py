@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.method import Array, Method
-from jaxgen.nn.strided_conv import ConvTranspose
+from jaxgen.nn.strided_conv import Conv1x1, ConvTranspose
 from jaxgen.nn.strided_residual import Decoder, Encoder
 from jaxgen.nn.vector_quantizer import Quantized, VectorQuantizer
 from jaxgen.vae import quantized
@@ -69,9 +69,9 @@ class Network(nn.Module):
     shape = (self.width, self.residual_width, self.num_blocks, self.dtype)
     self.bottom_encoder = Encoder(self.strided, *shape)
     self.top_encoder = Encoder(half, *shape)
-    self.to_top = nn.Conv(dim, (1, 1), dtype=self.dtype)
+    self.to_top = Conv1x1(dim, dtype=self.dtype)
     self.top_decoder = Decoder(dim, half, *shape)
-    self.to_bottom = nn.Conv(dim, (1, 1), dtype=self.dtype)
+    self.to_bottom = Conv1x1(dim, dtype=self.dtype)
     self.upsample_top = ConvTranspose(dim, (4, 4), (2, 2), dtype=self.dtype)
     self.decoder = Decoder(self.channels * self.num_outputs, self.strided, *shape)
 

@@ -3,8 +3,8 @@
   taskset -c 0 python tests/bench/convolutions.py
 
 Prints times in ms, of the layers of DCGAN's generator at 64x64, of a penalty on the
-gradient of the image (R1) through the layers of a strided discriminator, and of the
-layers of PacGAN whose kernels are larger than their images.
+gradient of the image (R1) through the layers of a strided discriminator, of the layers
+of PacGAN whose kernels are larger than their images, and of kernels of one pixel.
 """
 
 import time
@@ -12,7 +12,13 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nn.strided_conv import conv_transpose, same_pads, strided_conv
+from jaxgen.nn.strided_conv import (
+  LAYOUT,
+  conv_transpose,
+  pixel_conv,
+  same_pads,
+  strided_conv,
+)
 
 BATCH, REPEATS = 16, 3
 LAYERS = ((4, 512, 256), (8, 256, 128), (16, 128, 64), (32, 64, 3))
@@ -81,6 +87,16 @@ def main():
       lambda x, k, wide=wide: conv_transpose(x, k, (2, 2), wide),
       jnp.ones((BATCH, side, side, width)),
       jnp.ones((5, 5, width, width // 2)),
+    )
+  for side, width in ((32, 64), (16, 128), (8, 512)):
+    row(
+      f"pixels {side}x{side}x{width} -> {width}",
+      lambda x, k: jax.lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=LAYOUT
+      ),
+      lambda x, k: pixel_conv(x, k, (1, 1), "SAME"),
+      jnp.ones((BATCH, side, side, width)),
+      jnp.ones((1, 1, width, width)),
     )
 
 
