@@ -116,13 +116,8 @@ def test_a_convolution_of_pixels_is_a_product(size, strides, padding, is_product
 
 def test_convolutions_of_groups_are_left_to_flax():
   x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
-  layers = [
-    make(6, feature_group_count=2, use_bias=False)
-    for make in (
-      Conv1x1,
-      lambda *a, **kwargs: nn.Conv(*a, kernel_size=(1, 1), **kwargs),
-    )
-  ]
+  options = dict(feature_group_count=2, use_bias=False)
+  layers = Conv1x1(6, **options), nn.Conv(6, (1, 1), **options)
   variables = layers[0].init(jax.random.key(2), x)
   chex.assert_trees_all_close(*(layer.apply(variables, x) for layer in layers))
 
