@@ -1,9 +1,15 @@
 """FFJORD: linear dynamics in closed form, exact determinants, inverses, gradients."""
 
 import functools
+from pathlib import Path
 import sys
 
 from flax import linen as nn
+from flax import traverse_util
+from golden.make_ffjord import NETWORK, images
+from golden.make_ffjord import SHAPE as IMAGE
+from golden.make_ffjord import state as authors_state
+from golden.random_state import random_state
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +19,7 @@ from scipy.linalg import expm
 from jaxgen.flow.ffjord import (
   ContinuousFlow,
   Dynamics,
+  conv_network,
   estimated_trace,
   exact_trace,
   network,
@@ -220,3 +227,76 @@ def test_missing_diffrax_is_told(monkeypatch):
   monkeypatch.setitem(sys.modules, "diffrax", None)
   with pytest.raises(ImportError, match=r"jaxgen\[ode\]"):
     solve(lambda p, t, y, _: y, (), jnp.ones((1, 1)), start=0.0, end=1.0)
+
+
+def of_authors(theirs):
+  """Our parameters of NETWORK, from those of the authors' by name."""
+  found = {}
+  for name, value in theirs.items():
+    _, level, _, i, *_, layer, _, kind = name.split(".")
+    value = value if kind == "bias" else value.transpose(2, 3, 1, 0)
+    key = f"levels_{level}_{i}", "dynamics", f"Conv_{layer}"
+    found[(*key, "bias" if kind == "bias" else "kernel")] = value
+  return traverse_util.unflatten_dict(found)
+
+
+@pytest.fixture(scope="module")
+def authors():
+  """Weights and images of a network of the authors', and what theirs made of them."""
+  golden = np.load(Path(__file__).parent / "golden" / "ffjord.npz")
+  names = [name for name in golden.files if name.startswith("grad/")]
+  shapes = {name.removeprefix("grad/"): golden[name].shape for name in names}
+  return authors_state(random_state(shapes)), images(), golden
+
+
+def test_convolutions_are_those_of_the_authors_code(authors):
+  """z, log_det and gradients, in float64."""
+  theirs, x, golden = authors
+  net = conv_network(IMAGE, **NETWORK, tolerance=Tolerance(1e-7, 1e-7), exact=True)
+
+  def loss(theirs, x):
+    z, log_det = net.apply({"params": of_authors(theirs)}, x)
+    return (z**2).sum() / 2 - log_det.sum(), (z, log_det)
+
+  with jax.enable_x64(True):
+    found = jit(jax.value_and_grad(loss, has_aux=True))(theirs, jnp.asarray(x))
+  (_, (z, log_det)), grads = found
+  parts = golden["z"][:, :32], golden["z"][:, 32:]  # What left first, and the rest.
+  last = lambda v: v.reshape(2, 2, 4, 4).transpose(0, 2, 3, 1).reshape(2, -1)
+  np.testing.assert_allclose(z, np.concatenate([*map(last, parts)], 1), atol=1e-6)
+  np.testing.assert_allclose(log_det, golden["log_det"], atol=1e-6)
+  for name, grad in grads.items():
+    np.testing.assert_allclose(grad, golden[f"grad/{name}"], atol=2e-5, err_msg=name)
+
+
+def test_convolutions_are_undone_and_their_estimates_are_right(authors):
+  theirs, x, golden = authors
+  options = dict(**NETWORK, tolerance=Tolerance(1e-6, 1e-6))
+  net = conv_network(IMAGE, **options)
+
+  def run(theirs, x, keys):
+    variables = {"params": of_authors(theirs)}
+    estimate = lambda key: net.apply(variables, x, rngs={"draws": key})
+    z, draws = jax.vmap(estimate)(keys)
+    return z, draws, net.apply(variables, z[0], method="inverse")
+
+  with jax.enable_x64(True):
+    keys = jax.random.split(KEY, 64)
+    _, draws, back = jit(run)(theirs, jnp.asarray(x), keys)
+  np.testing.assert_allclose(back[0], x, atol=1e-5)
+  np.testing.assert_allclose(back[1], -golden["log_det"], atol=1e-5)
+  error = draws.std(0) / np.sqrt(len(draws))
+  assert (error > 0).all() and (error < 1).all()
+  np.testing.assert_array_less(np.abs(draws.mean(0) - golden["log_det"]), 4 * error)
+
+
+def test_paper_network_has_the_authors_number_of_parameters():
+  """Theirs says 800,646; ten are of T, which none of its gradients reach."""
+  net = conv_network((28, 28, 1), tolerance=Tolerance())
+  shapes = jax.eval_shape(net.init, KEY, jnp.zeros((1, 28, 28, 1)))
+  assert sum(v.size for v in jax.tree.leaves(shapes["params"])) == 800_646 - 10
+
+
+def test_sides_that_cannot_be_halved_are_refused():
+  with pytest.raises(ValueError, match="divisible by 4"):
+    conv_network((6, 6, 1), tolerance=Tolerance())
