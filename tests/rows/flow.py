@@ -48,7 +48,9 @@ def make_ffjord():
 
 
 def make_residual_flow():
-  net = residual_flow.network((8, 8, 1), hidden_dims=(16,), num_blocks=1)
+  net = residual_flow.conv_network(
+    (8, 8, 1), num_blocks=(0, 1), width=4, dense_dims=(16,), num_dense=1
+  )
   return residual_flow.residual_flow(net, tx=optax.adam(1e-2, eps=1e-4))
 
 
