@@ -16,6 +16,18 @@ TINY_AUTOREGRESSIVE = """
 num_steps = 3
 overrides = ["--config.warmup_steps=1", "--config.num_layers=1", "--config.width=8"]
 """
+TINY_FLOW = """
+num_steps = 3
+overrides = ["--config.num_layers=1", "--config.hidden_dim=8", "--config.num_bins=2"]
+"""
+TINY_VAE = """
+num_steps = 3
+width, latent_dim = 8, 2
+"""
+TINY_GAN = """
+num_steps = 3
+overrides = ["--config.gen_widths=(8,)", "--config.disc_widths=(8,)"]
+"""
 
 
 def read(path):
@@ -87,4 +99,24 @@ def test_autoregressive_runs(tmp_path, monkeypatch):
   assert text.count("trained 3 steps") == 3
   assert text.count("\ndef ") >= 4  # The prompt of every text.
   assert "speed-up:" in text
+  assert num_pictures == 3
+
+
+def test_flow_runs(tmp_path, monkeypatch):
+  text, num_pictures = run("flow", TINY_FLOW, tmp_path, monkeypatch)
+  assert "trained 3 steps" in text
+  assert "in the median" in text
+  assert num_pictures == 3
+
+
+def test_vae_runs(tmp_path, monkeypatch):
+  text, num_pictures = run("vae", TINY_VAE, tmp_path, monkeypatch)
+  assert "bits a pixel of 1500 images" in text
+  assert num_pictures == 2
+
+
+def test_gan_runs(tmp_path, monkeypatch):
+  text, num_pictures = run("gan", TINY_GAN, tmp_path, monkeypatch)
+  assert "trained 3 steps" in text
+  assert "'diversity'" in text
   assert num_pictures == 3
