@@ -16,8 +16,7 @@ Deviations from the paper:
   - Of `network` (dense, images as vectors, one solution, actnorm before it, tanh) the
     evaluation integrates the trace of the whole Jacobian, in D products at every
     evaluation of f: exact up to the solver, for tens or hundreds of dimensions.
-    `conv_network`, the paper's for images (Section 4.2, Appendix B.1), is evaluated by
-    the estimate, as the paper's is.
+    `conv_network`, that for images, is evaluated by the estimate, as in their code.
   - The noise is of signs. (Code: also Gaussian.)
   - T is fixed. (So it is in the authors' code: theirs is a parameter that no gradient
     reaches.)

@@ -8,8 +8,8 @@ Russian roulette (Section 3.1, Eq. 6), its gradient as a Neumann series of its o
 
 Two networks: `network`, of dense layers on images as vectors, whose determinant is
 computed exactly in the evaluation, for hundreds of dimensions at most; and
-`conv_network`, the paper's for images (Section 5, Appendix E), which is evaluated by
-the estimator with more terms, as the paper's is.
+`conv_network`, the paper's for images (Section 5), which is evaluated by the estimator
+with more terms, as the paper's is.
 
 Deviations from the paper:
   - The norm is the 2-norm, by a fixed number of power iterations per step, so that
@@ -217,7 +217,7 @@ def conv_network(
 
   Args:
     shape: (H, W, C) of an image; H and W divisible by 2^(scales - 1).
-    num_blocks: Of each scale (Appendix E).
+    num_blocks: Of each scale; the default is that of the authors' code.
     width: Channels inside of a block.
     dense_dims: Of the dense blocks, which see all of an image.
     num_dense: Their number.
