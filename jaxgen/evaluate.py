@@ -5,17 +5,28 @@ are the steps that `fit` shares with them.
 """
 
 from collections.abc import Callable, Iterator, Set
+import sys
 from typing import Any
 import warnings
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from jaxgen import parallel, run
 from jaxgen.method import Batch, PyTree, TrainState, averaged
 from jaxgen.run import Run, batch_spec
 
 Data = Callable[[int], Iterator[Batch]]
+
+
+def progress(
+  total: int | None, title: str, unit: str = "image", **options: Any
+) -> tqdm:
+  """A bar of tqdm, that writes little where nobody looks; of process 0 only."""
+  interval = 0.1 if sys.stderr.isatty() else 10
+  options = {"disable": jax.process_index() > 0, "mininterval": interval, **options}
+  return tqdm(total=total, desc=title, unit=unit, **options)
 
 
 def conditioning(data: Data, num: int) -> PyTree:
@@ -66,6 +77,8 @@ def evaluate(
 ) -> dict[str, tuple[float, float]]:
   """(mean, its standard error) of per-example metrics over the real rows of `batches`.
 
+  A bar counts them where that takes more than five seconds.
+
   Args:
     eval_step: `backend.compile_eval(with_mask(method.eval_step))`.
     state: Averaged, as compiled steps take it.
@@ -75,16 +88,19 @@ def evaluate(
     backend: Where `eval_step` was compiled.
   """
   totals, squares, count = {}, {}, 0
-  for i, batch in enumerate(batches):
-    every_row = np.ones(len(next(iter(batch.values()))), np.float32)
-    placed = backend.put_batch({"row_mask": every_row, **batch})
-    values, mask = jax.device_get(eval_step(state, placed, jax.random.fold_in(key, i)))
-    real = mask > 0
-    for name, value in values.items():
-      rows = value[real].astype(np.float64)
-      totals[name] = totals.get(name, 0.0) + rows.sum()
-      squares[name] = squares.get(name, 0.0) + (rows**2).sum()
-    count += real.sum()
+  with progress(None, "evaluating", "example", delay=5, leave=False) as bar:
+    for i, batch in enumerate(batches):
+      every_row = np.ones(len(next(iter(batch.values()))), np.float32)
+      placed = backend.put_batch({"row_mask": every_row, **batch})
+      found = eval_step(state, placed, jax.random.fold_in(key, i))
+      values, mask = jax.device_get(found)
+      real = mask > 0
+      for name, value in values.items():
+        rows = value[real].astype(np.float64)
+        totals[name] = totals.get(name, 0.0) + rows.sum()
+        squares[name] = squares.get(name, 0.0) + (rows**2).sum()
+      count += real.sum()
+      bar.update(int(real.sum()))
   if not count:
     raise ValueError("eval_data gave no rows to evaluate")
   results = {}

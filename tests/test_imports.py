@@ -47,7 +47,7 @@ THIRD = {  # what else a folder or module may import, beside the standard librar
   "parallel": {"jax", "numpy"},
   "method": {"jax", "flax", "optax"},
   "train": {"jax", "numpy", "tqdm"},
-  "evaluate": {"jax", "numpy"},
+  "evaluate": {"jax", "numpy", "tqdm"},
   "run": {"jax", "numpy", "ml_collections"},
   "listing": set(),
   "cli": set(),

@@ -201,6 +201,19 @@ def test_evaluation_without_rows_is_an_error():
     evaluate.evaluate(None, None, iter(()), jax.random.key(0), backend())
 
 
+def test_a_long_evaluation_has_a_bar(monkeypatch, capsys):
+  """One of thirty seconds by its clock; a short one writes nothing."""
+  b = backend()
+  step = b.compile_eval(evaluate.with_mask(lambda *_: {"x": np.ones(8, np.float32)}))
+  run = lambda: evaluate.evaluate(step, {}, toy.Numbers().epoch(), jax.random.key(0), b)
+  run()
+  assert capsys.readouterr().err == ""
+  now = iter(range(0, 10_000, 30))
+  monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+  run()
+  assert "evaluating" in capsys.readouterr().err
+
+
 def test_batch_size_must_fit_the_devices(tmp_path):
   class Seven(toy.Numbers):
     spec = {"image": np.zeros((7, 4, 4, 1), np.uint8)}

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from jaxgen import parallel
+from jaxgen.evaluate import progress
 from jaxgen.metrics import classifier, classifier_training
 from jaxgen.metrics.features import FeatureNetwork, clean_size
-from jaxgen.score.images import Images, progress, put_in_place
+from jaxgen.score.images import Images, put_in_place
 
 CLASSIFIER_STEPS = 2000
 BATCH = 100  # images in a network at once: SqueezeNet's layers then take 1 GB

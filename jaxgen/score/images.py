@@ -6,12 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 import shutil
-import sys
 
 import jax
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from jaxgen import data, evaluate, parallel
 from jaxgen.data.decode import EXTENSIONS, decode_image
@@ -256,7 +254,7 @@ def _draw(
 
   temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   temporary.mkdir(parents=True)
-  with progress(num, "drawing") as bar:
+  with evaluate.progress(num, "drawing") as bar:
     for i, batch in enumerate(loaded.phase.train_data(0)):
       samples = draw(batch, i)[: num - done]
       if i == 0:
@@ -295,9 +293,3 @@ def put_in_place(temporary: Path, folder: Path) -> None:
 def _labels(batch: Batch) -> bool:
   """Whether a batch has labels, of more than one class."""
   return "label" in batch and len(np.unique(batch["label"])) > 1
-
-
-def progress(total: int, title: str) -> tqdm:
-  """A bar over images, that writes little where nobody looks."""
-  interval = 0.1 if sys.stderr.isatty() else 10
-  return tqdm(total=total, desc=title, unit="image", mininterval=interval)
