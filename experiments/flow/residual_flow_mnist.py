@@ -9,10 +9,16 @@ Dataset: mnist (TFDS), 60,000 / 10,000 images of 28x28, 256 levels, uniform nois
   logits with alpha = 1e-6.
 Published: 0.970 bits/dim on the test set (Table 1, from memory).
 Measure: bits_per_dim (published 0.970) --metrics=eval
-Ours: not measured. 16,608,589 parameters, those of the authors' network without its
-  104 of the draws of N, which it does not train. With equal weights and vectors of the
-  power iterations, z of a small network of theirs is ours to 6e-11 of its largest entry
-  in float64, and the log-determinant of its Jacobian to 1e-10.
+Ours: of SMALL (--budget=small, 1.6 epochs) 1.553 bits/dim on the test set, one draw of
+  noise and of the estimate; 933,846 parameters. The loss was 1.94 after 500 steps, 1.78
+  after 1,000, and still falling.
+The paper's network: 16,608,589 parameters, those of the authors' without its 104 of the
+draws of N, which it does not train. With equal weights z, the log-determinant and its
+gradients of a small network are theirs, in float64 (tests/golden).
+The grid of 64 was looked at: thick strokes with gaps, about one in three reads as a
+digit.
+Hardware: one core of an AMD EPYC. Wall clock: 31 min, and 11 min for an evaluation, of
+21 terms of the series for each block on average. Seed 0.
 """
 
 from ml_collections import ConfigDict
