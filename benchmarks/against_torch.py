@@ -15,8 +15,8 @@ medians of both are printed with their ratio. The networks:
 PyTorch runs eagerly, or, with --compile, through torch.compile.
 
 Found on 2 cores of an AMD EPYC, one round, eager, jax 0.10.2: PyTorch's step takes 1.39
-times ours for iwae, 0.88 for dit, 0.92 for unet; 0.84 and 0.88 for glow, in two runs of
-three rounds on another day.
+times ours for iwae, 0.88 for dit, 0.92 for unet. On 2 cores of an Intel Xeon 0.84 and
+0.88 for glow, in two runs of three rounds.
 """
 
 import argparse

@@ -17,7 +17,7 @@ draws of N, which it does not train. With equal weights z, the log-determinant a
 gradients of a small network are theirs, in float64 (tests/golden).
 The grid of 64 was looked at: thick strokes with gaps, about one in three reads as a
 digit.
-Hardware: one core of an AMD EPYC. Wall clock: 31 min, and 11 min for an evaluation, of
+Hardware: one core of an Intel Xeon. Wall clock: 31 min, and 11 min for an evaluation, of
 21 terms of the series for each block on average. Seed 0.
 """
 
