@@ -14,9 +14,9 @@ Ours: frechet 17.7 [13.4, 22.1] over three seeds (of the test set 0.73), precisi
 The samples are well-drawn digits of even classes, about one in eight between two
 digits. In the last four fifths of seed 0 the penalty is 0.06 to 0.25 and ends at 0.11
 (slopes within about 0.10 of 1); `diversity` is 0.90 to 1.11.
-Hardware: 2 cores of an Intel Xeon, shared with other jobs (load 6). Wall clock: 12 to
-16 min a seed on one core. Seeds 0, 1, 2. On a CPU the generator's gradient is computed on
-every step and used on every third (`jaxgen.gan.critic_steps.every`).
+Hardware: 2 cores of an Intel Xeon, shared with other jobs. Wall clock: 12 to 16 min a
+seed on one core. Seeds 0, 1, 2. On a CPU the generator's gradient is computed on every
+step and used on every third (`jaxgen.gan.critic_steps.every`).
 """
 
 from ml_collections import ConfigDict

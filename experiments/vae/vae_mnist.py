@@ -24,8 +24,8 @@ the area under the ROC curve is 0.931 [0.920, 0.941] (NLL 91.5 and 150.9 nats):
     --num_samples=1000
 Scores of samples: experiments/results/vae/vae_mnist.json.
 The grid of 64 was looked at: about two in three read as a digit, all are blurred.
-Hardware: one core of an Intel Xeon, shared with other jobs. Wall clock of a seed: 6 min;
-all scores 6 to 10 min more. Seeds 0, 1, 2.
+Hardware: one core of an Intel Xeon, shared with other jobs. Wall clock of a seed: 6
+min; all scores 6 to 10 min more. Seeds 0, 1, 2.
 """
 
 from ml_collections import ConfigDict
