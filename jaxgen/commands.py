@@ -133,6 +133,8 @@ def _sample(args: argparse.Namespace) -> None:
   viz.save(args.out, outputs, getattr(loaded.phase.train_data, "decode", None))
   files = dict.fromkeys(map(str, viz.paths(args.out, outputs).values()))
   print(f"{args.mode} of step {int(loaded.state.step)}: {', '.join(files)}")
+  if "num_evaluations" in outputs:
+    print(f"{outputs['num_evaluations'][0]} evaluations of the denoiser for each")
 
 
 def _compress(args: argparse.Namespace) -> None:

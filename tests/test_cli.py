@@ -126,6 +126,18 @@ def test_sample(workdir, tmp_path, suffix):
     assert getattr(image, "n_frames", 1) == (5 if suffix == "gif" else 1)
 
 
+def test_sample_says_how_often_a_denoiser_was_called(
+  workdir, tmp_path, capsys, monkeypatch
+):
+  images = np.zeros((2, 4, 4, 1), np.float32)
+  outputs = {"samples": images, "num_evaluations": np.full(2, 35, np.int32)}
+  monkeypatch.setattr("jaxgen.evaluate.sample", lambda *_, **__: outputs)
+  for suffix in ("png", "npz"):
+    cli.main(["sample", str(workdir), "--num=2", f"--out={tmp_path / 'x'}.{suffix}"])
+    assert "35 evaluations of the denoiser for each" in capsys.readouterr().out
+  assert np.load(tmp_path / "x.npz")["num_evaluations"].tolist() == [35, 35]
+
+
 def test_samples_are_a_function_of_the_seed(workdir, tmp_path):
   for name, seed in (("a", 1), ("b", 1), ("c", 2)):
     cli.main(["sample", str(workdir), f"--seed={seed}", f"--out={tmp_path}/{name}.npz"])

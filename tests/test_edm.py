@@ -98,7 +98,10 @@ def heun_factor(levels):
 def test_samples_of_the_exact_denoiser_are_gaussian():
   batch = {"image": jnp.zeros((1024, 8, 8, 1))}
   method, state = without_params(GaussianNet())
-  samples = jax.jit(method.sample)(state, batch, random.key(0))["samples"]
+  drawn = jax.jit(method.sample)(state, batch, random.key(0))
+  samples, number = drawn["samples"], drawn["num_evaluations"]
+  # Two for each of 18 steps but the last (Table 2: NFE 35).
+  np.testing.assert_array_equal(number, np.full(1024, 35))
   factor = heun_factor(schedules.karras_levels(18))
   np.testing.assert_allclose(80 * factor, STD, rtol=0.1)  # what 18 steps can do
   np.testing.assert_allclose(samples.std(), 80 * factor, rtol=0.01)

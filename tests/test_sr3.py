@@ -81,6 +81,7 @@ def test_small_images_are_read_from_files_and_enlarged(tmp_path):
   assert {name: x.shape for name, x in out.items()} == {
     "samples": (1, 8, 12, 1),
     "given": (1, 8, 12, 1),
+    "num_evaluations": (1,),
   }
   np.testing.assert_allclose(out["given"], expected, atol=1e-5)
   error = np.asarray(out["samples"] - expected)

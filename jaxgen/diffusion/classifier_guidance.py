@@ -72,7 +72,7 @@ def classifier_guidance(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"], i32
-    [B]; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}, without guidance
+    [B]; `sample` returns as `sampling.reported`, samples in [-1, 1], without guidance
     where the label is below 0. The network is "classifier".
   """
   times = schedules.uniform(NUM_STEPS, process.end) if times is None else times
@@ -127,8 +127,8 @@ def classifier_guidance(
     prior_key, steps_key = random.split(key)
     x_t = sampling.prior(process, prior_key, batch["image"], times[0])
     toward = guided(state.params["classifier"], batch["label"])
-    x = sampler(toward, process, x_t, times, steps_key).x
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    found = sampler(toward, process, x_t, times, steps_key)
+    return sampling.reported(found, jnp.clip(found.x, -1.0, 1.0))
 
   def classify(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     del key

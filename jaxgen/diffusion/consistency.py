@@ -163,7 +163,7 @@ def consistency(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"] if it
-    is conditional; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The
+    is conditional; `sample` returns as `sampling.reported`, samples in [-1, 1]. The
     network is "net", its average the target network. The network "teacher" is not
     trained, and stands where there is one.
 
@@ -251,6 +251,7 @@ def consistency(
       noise = per_example(random.normal(noise_key, x.shape))
       x = x + (sigma**2 - EPSILON**2) ** 0.5 * noise
       x = f(params, x, jnp.full(len(x), sigma), label, train=False)
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    number = jnp.asarray(1 + len(levels), jnp.int32)
+    return sampling.reported(sampling.Sampled(x, number), jnp.clip(x, -1.0, 1.0))
 
   return Method(init, train_step, eval_step, sample)

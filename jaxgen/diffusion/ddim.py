@@ -29,7 +29,7 @@ import optax
 from jaxgen.diffusion import editing, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, discrete
-from jaxgen.diffusion.sampling import Levels, levels
+from jaxgen.diffusion.sampling import Levels, levels, reported
 from jaxgen.method import Array, Batch, Method, PyTree, TrainState, per_example
 from jaxgen.ops.paths import slerp
 
@@ -76,7 +76,7 @@ def ddim(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    as `sampling.reported`, samples in [-1, 1]. The network is "net".
 
   Raises:
     ValueError: for steps that are not such a subset.
@@ -105,8 +105,8 @@ def ddim(
     prior_key, steps_key = random.split(key)
     x = per_example(random.normal(prior_key, batch["image"].shape))
     denoise = parts.denoise(state.params["net"])
-    x = stochastic_samplers.ddim(denoise, process, x, steps, steps_key, eta=eta).x
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    found = stochastic_samplers.ddim(denoise, process, x, steps, steps_key, eta=eta)
+    return reported(found, jnp.clip(found.x, -1.0, 1.0))
 
   def encode(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     del key

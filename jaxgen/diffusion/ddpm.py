@@ -37,7 +37,14 @@ import optax
 from jaxgen.diffusion import bound, editing, stochastic_samplers
 from jaxgen.diffusion.noise_prediction import training
 from jaxgen.diffusion.process import clipped, diffuse, discrete
-from jaxgen.diffusion.sampling import Levels, large_variance, levels, posterior_mean
+from jaxgen.diffusion.sampling import (
+  Levels,
+  Sampled,
+  large_variance,
+  levels,
+  posterior_mean,
+  reported,
+)
 from jaxgen.diffusion.schedules import linear_betas as linear_betas
 from jaxgen.method import Array, Batch, Method, PyTree, TrainState, per_example
 
@@ -81,7 +88,7 @@ def ddpm(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    as `sampling.reported`, samples in [-1, 1]. The network is "net".
   """
   process, num_steps = discrete(betas), len(betas)
   parts = training(
@@ -99,15 +106,16 @@ def ddpm(
 
     return step
 
-  def decode(params: PyTree, x_t: Array, key: Array, steps: int) -> Array:
+  def decode(params: PyTree, x_t: Array, key: Array, steps: int) -> Sampled:
     """A draw from p(x | x_t), where x_t has been diffused for `steps` steps."""
     times = np.arange(steps, -1, -1)
-    return stochastic_samplers.chain(reverse(params), process, x_t, times, key).x
+    return stochastic_samplers.chain(reverse(params), process, x_t, times, key)
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
     x_t = per_example(random.normal(prior_key, batch["image"].shape))
-    return {"samples": decode(state.params["net"], x_t, steps_key, num_steps)}
+    found = decode(state.params["net"], x_t, steps_key, num_steps)
+    return reported(found, found.x)
 
   def chain(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     prior_key, steps_key = random.split(key)
@@ -140,7 +148,7 @@ def ddpm(
 
     def mixture(weight: Array) -> Array:  # The same noise for every weight.
       mixed = (1.0 - weight) * x_t + weight * other
-      return decode(state.params["net"], mixed, decode_key, steps)
+      return decode(state.params["net"], mixed, decode_key, steps).x
 
     weights = jnp.linspace(0.0, 1.0, NUM_MIXTURES)
     return {"interpolations": jax.vmap(mixture, out_axes=1)(weights)}

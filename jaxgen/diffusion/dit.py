@@ -88,7 +88,7 @@ def dit(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"], i32
-    [B]; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is
+    [B]; `sample` returns as `sampling.reported`, samples in [-1, 1]. The network is
     "net".
   """
   if (encode is None) != (decode is None):
@@ -184,8 +184,9 @@ def dit(
         return mean, learned_variance.variance(v, *bounds)
 
       x = sampling.prior(process.edm(), prior_key, like, 1.0)
-      x = stochastic_samplers.chain(reverse, chain, x, times, steps_key).x
-      return {"samples": jnp.clip(decode(x) if decode else x, -1.0, 1.0)}
+      found = stochastic_samplers.chain(reverse, chain, x, times, steps_key)
+      x = decode(found.x) if decode else found.x
+      return sampling.reported(found, jnp.clip(x, -1.0, 1.0))
 
     return sample
 

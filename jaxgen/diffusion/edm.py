@@ -102,7 +102,7 @@ def edm(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1], and batch["label"] if it
-    is conditional; `sample` returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The
+    is conditional; `sample` returns as `sampling.reported`, samples in [-1, 1]. The
     network is "net".
   """
   if not 0 <= label_dropout <= 1:
@@ -184,7 +184,7 @@ def edm(
       prior_key, steps_key = random.split(key)
       x = sampling.prior(PROCESS, prior_key, batch["image"], levels[0])
       found = sampler(denoiser(state, batch), PROCESS, x, levels, steps_key)
-      return {"samples": jnp.clip(found.x, -1.0, 1.0)}
+      return sampling.reported(found, jnp.clip(found.x, -1.0, 1.0))
 
     return sample
 

@@ -161,7 +161,7 @@ def flow_matching(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    as `sampling.reported`, samples in [-1, 1]. The network is "net".
   """
   process = straight(sigma_min)
   times = schedules.uniform(NUM_STEPS, 1.0) if times is None else times
@@ -178,8 +178,8 @@ def flow_matching(
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     noise = sampling.prior(process, key, batch["image"], 1.0)
     denoise = denoiser(net, state.params["net"], sigma_min=sigma_min)
-    x = sampler(denoise, process, noise, times).x
-    return {"samples": likelihood.restore(x, num_levels)}
+    found = sampler(denoise, process, noise, times)
+    return sampling.reported(found, likelihood.restore(found.x, num_levels))
 
   def nll(state: TrainState, batch: Batch, key: Array) -> Metrics:
     return likelihood.bits_per_dim(

@@ -47,7 +47,7 @@ from jaxgen.diffusion.process import (
   diffuse,
   discrete,
 )
-from jaxgen.diffusion.sampling import Levels, posterior_mean
+from jaxgen.diffusion.sampling import Levels, posterior_mean, reported
 from jaxgen.diffusion.schedules import even_steps
 from jaxgen.method import (
   Array,
@@ -120,8 +120,8 @@ def improved_ddpm(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net"; the averages of L_t
-    are stats["steps"].
+    as `sampling.reported`, samples in [-1, 1]. The network is "net"; the averages of
+    L_t are stats["steps"].
   """
   process, num_steps = discrete(betas), len(betas)
   sample_steps = even_steps(num_steps, num_sample_steps or num_steps)
@@ -221,8 +221,8 @@ def improved_ddpm(
     prior_key, steps_key = random.split(key)
     x = per_example(random.normal(prior_key, batch["image"].shape))
     step = reverse(state.params["net"])
-    x = stochastic_samplers.chain(step, process, x, sample_steps, steps_key).x
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    found = stochastic_samplers.chain(step, process, x, sample_steps, steps_key)
+    return reported(found, jnp.clip(found.x, -1.0, 1.0))
 
   def nll(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     step = reverse(state.params["net"])

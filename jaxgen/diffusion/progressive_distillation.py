@@ -145,7 +145,7 @@ def progressive_distillation(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The networks are "net" and "teacher",
+    as `sampling.reported`, samples in [-1, 1]. The networks are "net" and "teacher",
     which is not trained: `distil` puts it in place.
   """
   if num_steps < 1:
@@ -198,10 +198,9 @@ def _sample(net: nn.Module, num_steps: int) -> Callable:
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     x = sampling.prior(PROCESS, key, batch["image"], 1.0)
     times = schedules.uniform(num_steps, 1.0)
-    x = stochastic_samplers.ddim(
-      denoiser(net, state.params["net"]), PROCESS, x, times
-    ).x
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    denoise = denoiser(net, state.params["net"])
+    found = stochastic_samplers.ddim(denoise, PROCESS, x, times)
+    return sampling.reported(found, jnp.clip(found.x, -1.0, 1.0))
 
   return sample
 

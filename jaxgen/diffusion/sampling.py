@@ -44,6 +44,13 @@ class Sampled(NamedTuple):
   num_evaluations: Array
 
 
+def reported(found: Sampled, samples: Array) -> dict[str, Array]:
+  """What a method's `sample` returns: "samples" f32 [B, ...], made of what was found,
+  and "num_evaluations" int32 [B], the same for all."""
+  number = jnp.full(len(samples), found.num_evaluations, jnp.int32)
+  return {"samples": samples, "num_evaluations": number}
+
+
 class Levels(NamedTuple):
   """A process at one time, or at each of a grid."""
 

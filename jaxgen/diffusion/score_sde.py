@@ -125,7 +125,7 @@ def score_sde(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    as `sampling.reported`, samples in [-1, 1]. The network is "net".
   """
   process = vp_linear() if process is None else process
   times = grid(process, 1000) if times is None else times
@@ -145,8 +145,8 @@ def score_sde(
       prior_key, steps_key = random.split(key)
       x_t = sampling.prior(process, prior_key, batch["image"], times[0])
       denoise = denoiser(net, state.params["net"], process)
-      x = sampler(denoise, process, x_t, times, steps_key).x
-      return {"samples": likelihood.restore(x, num_levels)}
+      found = sampler(denoise, process, x_t, times, steps_key)
+      return sampling.reported(found, likelihood.restore(found.x, num_levels))
 
     return sample
 

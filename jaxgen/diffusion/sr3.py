@@ -94,7 +94,7 @@ def sr3(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1]; `sample` returns
-    {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    as `sampling.reported`, samples in [-1, 1]. The network is "net".
   """
   process, times = discrete(betas), np.arange(len(betas), -1, -1)
   given = lambda batch: enlarged(shrunk(batch["image"], factor), factor)
@@ -111,8 +111,8 @@ def sr3(
     prior_key, steps_key = random.split(key)
     denoise = clipped(parts.denoise(state.params["net"], low))
     x = sampling.prior(process, prior_key, low, times[0])
-    x = stochastic_samplers.ancestral(denoise, process, x, times, steps_key).x
-    return {"samples": jnp.clip(x, -1.0, 1.0)}
+    found = stochastic_samplers.ancestral(denoise, process, x, times, steps_key)
+    return sampling.reported(found, jnp.clip(found.x, -1.0, 1.0))
 
   def sample(state: TrainState, batch: Batch, key: Array) -> dict[str, Array]:
     return draw(state, given(batch), key)

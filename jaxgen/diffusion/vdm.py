@@ -107,7 +107,7 @@ def vdm(
 
   Returns:
     A method over batch["image"], f32 [B, H, W, C] in [-1, 1] of 256 levels; `sample`
-    returns {"samples": f32 [B, H, W, C] in [-1, 1]}. The network is "net".
+    returns as `sampling.reported`, samples in [-1, 1]. The network is "net".
   """
   if num_steps is not None and num_steps < 1:
     raise ValueError(f"num_steps must be None or at least 1, got {num_steps}")
@@ -246,11 +246,11 @@ def vdm(
     prior_key, steps_key = random.split(key)
     denoise, noising = model(state, batch)
     z = sampling.prior(process.edm(), prior_key, batch["image"], 1.0)
-    z = stochastic_samplers.ancestral(denoise, noising, z, grid, steps_key).x
+    found = stochastic_samplers.ancestral(denoise, noising, z, grid, steps_key)
     # The likeliest level given z_0 is the nearest.
-    x = z / noising.alpha(jnp.zeros(()))
+    x = found.x / noising.alpha(jnp.zeros(()))
     level = jnp.clip(jnp.floor((x + 1) * NUM_LEVELS / 2), 0, NUM_LEVELS - 1)
-    return {"samples": level / 127.5 - 1}
+    return sampling.reported(found, level / 127.5 - 1)
 
   tools = {"bits_per_dim": bits_per_dim}
   tools |= editing.tools(model, grid, **likelihood.ways(NUM_LEVELS))
