@@ -298,5 +298,5 @@ def test_paper_network_has_the_authors_number_of_parameters():
 
 
 def test_sides_that_cannot_be_halved_are_refused():
-  with pytest.raises(ValueError, match="divisible by 4"):
+  with pytest.raises(ValueError, match=r"divisible by 2\^2"):
     conv_network((6, 6, 1), tolerance=Tolerance())

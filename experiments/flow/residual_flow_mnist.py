@@ -17,8 +17,8 @@ draws of N, which it does not train. With equal weights z, the log-determinant a
 gradients of a small network are theirs, in float64 (tests/golden).
 The grid of 64 was looked at: thick strokes with gaps, about one in three reads as a
 digit.
-Hardware: one core of an Intel Xeon. Wall clock: 31 min, and 11 min for an evaluation,
-of 21 terms of the series for each block on average. Seed 0.
+Hardware: one core of an Intel Xeon. Wall clock: 31 min, and 11 to 14 min for an
+evaluation, of 21 terms of the series for each block on average. Seed 0.
 """
 
 from ml_collections import ConfigDict

@@ -36,7 +36,7 @@ import optax
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
 from jaxgen.nn.bijection import ActNorm, Flattened
-from jaxgen.nn.multi_scale import MultiScale, Squeeze
+from jaxgen.nn.multi_scale import MultiScale, Squeeze, check_sides
 from jaxgen.ops.ode import Alone, Field, Tolerance, estimated_trace, exact_trace, solve
 
 
@@ -178,9 +178,7 @@ def conv_network(
     num_scales: Their number.
     exact: See `ContinuousFlow`.
   """
-  factor = 2 ** (num_scales - 1)
-  if shape[0] % factor or shape[1] % factor:
-    raise ValueError(f"shape={shape}: expected sides divisible by {factor}")
+  check_sides(shape, num_scales - 1)
 
   def flows() -> list[nn.Module]:
     flow = lambda: ContinuousFlow(ConvDynamics(hidden_dims), 1.0, tolerance, exact)

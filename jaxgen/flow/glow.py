@@ -31,7 +31,7 @@ from jaxgen.flow.likelihood import density, space
 from jaxgen.method import Array, Batch, Method, TrainState
 from jaxgen.nn.bijection import ActNorm, Invertible1x1
 from jaxgen.nn.coupling import SplitCoupling
-from jaxgen.nn.multi_scale import MultiScale, Squeeze
+from jaxgen.nn.multi_scale import MultiScale, Squeeze, check_sides
 from jaxgen.nn.strided_conv import Conv1x1, pixel_conv
 
 NUM_STRENGTHS = 7  # of "attribute"
@@ -121,9 +121,8 @@ def network(
     affine: Else additive coupling.
     lu: See `Invertible1x1`.
   """
-  height, width_, c = shape
-  if height % 2**num_scales or width_ % 2**num_scales:
-    raise ValueError(f"shape={shape}: expected sides divisible by 2^{num_scales}")
+  check_sides(shape, num_scales)
+  c = shape[-1]
   levels, priors = [], []
   for i in range(num_scales):
     c *= 4

@@ -28,7 +28,7 @@ from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method
 from jaxgen.nn.bijection import FlowBatchNorm
 from jaxgen.nn.coupling import MaskedCoupling, SplitCoupling, checkerboard
-from jaxgen.nn.multi_scale import MultiScale, Squeeze
+from jaxgen.nn.multi_scale import MultiScale, Squeeze, check_sides
 from jaxgen.nn.strided_conv import Conv1x1
 
 
@@ -78,9 +78,8 @@ def network(
     width: Of conditioners at the first scale; doubled at each squeeze.
     num_blocks: Residual blocks of a conditioner.
   """
+  check_sides(shape, num_scales - 1)
   height, width_, c = shape
-  if height % 2 ** (num_scales - 1) or width_ % 2 ** (num_scales - 1):
-    raise ValueError(f"shape={shape}: expected sides divisible by 2^{num_scales - 1}")
   levels = []
   for i in range(num_scales):
     last = i == num_scales - 1

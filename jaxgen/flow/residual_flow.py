@@ -36,9 +36,9 @@ import optax
 
 from jaxgen.flow.likelihood import density
 from jaxgen.method import Array, Method, PyTree, per_example
-from jaxgen.nn.bijection import ActNorm, Chain, Flattened
+from jaxgen.nn.bijection import ActNorm, Chain, Flattened, row_sum
 from jaxgen.nn.lipschitz import LipschitzConvNet, LipschitzMlp
-from jaxgen.nn.multi_scale import Squeeze
+from jaxgen.nn.multi_scale import Squeeze, check_sides
 
 
 class Roulette(NamedTuple):
@@ -63,11 +63,6 @@ class Roulette(NamedTuple):
 
 ROULETTE = Roulette()
 EVALUATION = Roulette(num_exact=20)  # Section 5
-
-
-def _sum(x: Array) -> Array:
-  """f32 [B, ...] -> f32 [B]."""
-  return x.reshape(len(x), -1).sum(-1)
 
 
 def estimate_log_det(
@@ -105,13 +100,13 @@ def estimate_log_det(
     power = pull(power)[0]  # v^T J^k
     sign = 1 - 2 * (k % 2)
     weight = sign / roulette.survival(k).astype(x.dtype)
-    value -= weight / k * _sum(power * v)
+    value -= weight / k * row_sum(power * v)
     return power, w + weight * power, value
 
   start = (v, v, jnp.zeros(len(x), x.dtype))
   _, w, value = lax.fori_loop(1, num_terms + 1, add_term, start)
   _, slope = jax.jvp(lambda x: fn(variables, x), (x,), (v,))
-  surrogate = _sum(lax.stop_gradient(w) * slope)
+  surrogate = row_sum(lax.stop_gradient(w) * slope)
   return lax.stop_gradient(value) + surrogate - lax.stop_gradient(surrogate)
 
 
@@ -227,9 +222,8 @@ def conv_network(
   """
   if not 0 < bound < 1:
     raise ValueError(f"bound={bound}: expected one between 0 and 1")
-  (height, width_, c), factor = shape, 2 ** (len(num_blocks) - 1)
-  if height % factor or width_ % factor:
-    raise ValueError(f"shape={shape}: expected sides divisible by {factor}")
+  check_sides(shape, len(num_blocks) - 1)
+  height, width_, c = shape
   layers = [ActNorm(c)]
   for scale, count in enumerate(num_blocks):
     if scale:

@@ -43,7 +43,7 @@ def affine(x: Array, shift: Array, log_scale: Array | None) -> tuple[Array, Arra
   """x e^log_scale + shift and its log_det, f32 [B]; log_scale None counts as 0."""
   if log_scale is None:
     return x + shift, jnp.zeros(len(x), x.dtype)
-  return x * jnp.exp(log_scale) + shift, _sum(log_scale)
+  return x * jnp.exp(log_scale) + shift, row_sum(log_scale)
 
 
 def inverse_affine(
@@ -52,7 +52,7 @@ def inverse_affine(
   """The inverse of `affine` for the same shift and log_scale."""
   if log_scale is None:
     return z - shift, jnp.zeros(len(z), z.dtype)
-  return (z - shift) * jnp.exp(-log_scale), -_sum(log_scale)
+  return (z - shift) * jnp.exp(-log_scale), -row_sum(log_scale)
 
 
 class Chain(nn.Module):
@@ -243,7 +243,8 @@ class Invertible1x1(nn.Module):
     return _product("...j,ij->...i", z, inverse), -self._log_det(z)
 
 
-def _sum(x: Array) -> Array:
+def row_sum(x: Array) -> Array:
+  """f32 [B, ...] -> f32 [B]."""
   return x.reshape(len(x), -1).sum(-1)
 
 

@@ -11,6 +11,12 @@ import numpy as np
 from jaxgen.nn.bijection import affine, backward, forward, inverse_affine
 
 
+def check_sides(shape: tuple[int, int, int], num_squeezes: int) -> None:
+  """Raises ValueError unless both sides of (H, W, C) can be halved so often."""
+  if any(side % 2**num_squeezes for side in shape[:2]):
+    raise ValueError(f"shape={shape}: expected sides divisible by 2^{num_squeezes}")
+
+
 class Squeeze(nn.Module):
   """2x2 pixels as channels: [B, H, W, C] -> [B, H/2, W/2, 4C].
 
